@@ -1,0 +1,70 @@
+# Everything is installed below .venv; nothing outside the checkout is touched.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) --resources gpu=1
+
+.PHONY: help demo small test lint format venv lock schema bench clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+venv: $(VENV)/.runtime  ## make .venv with the pinned runtime libraries
+
+demo: $(VENV)/.runtime  ## run the demo study (no download) and say where its figures are
+	$(SNAKEMAKE) --configfile config/demo.yaml
+	@echo
+	@echo "The report (open it in a browser): results/demo/report.html"
+	@echo "The tables: results/demo/tables    The figures:"
+	@ls -1 results/demo/figures/*.png
+
+small: $(VENV)/.runtime  ## run the small study on the real archives
+	$(SNAKEMAKE) --configfile config/small.yaml
+	@echo
+	@echo "The report (open it in a browser): results/small/report.html"
+	@echo "The tables: results/small/tables    The figures:"
+	@ls -1 results/small/figures/*.png
+
+test: $(VENV)/.dev  ## run the linters and every test
+	$(MAKE) --no-print-directory lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev  ## ruff, snakefmt and snakemake --lint
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/snakemake --lint
+
+format: $(VENV)/.dev  ## let ruff and snakefmt rewrite the sources
+	$(BIN)/ruff check --fix src tests benchmarks
+	$(BIN)/ruff format src tests benchmarks
+	$(BIN)/snakefmt Snakefile workflow
+
+schema: $(VENV)/.runtime  ## write the config's JSON schema and table of keys anew
+	$(BIN)/python -m noisesteps.schema
+
+lock:  ## resolve the pinned environments anew (needs uv)
+	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
+	  --no-header --no-annotate -q -o envs/noisesteps.lock
+	uv pip compile pyproject.toml --extra dev -c envs/noisesteps.lock --universal \
+	  --python-version 3.11 --generate-hashes --no-header --no-annotate -q -o envs/dev.lock
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+	  "noisesteps needs Python 3.11 or newer; name one with make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: envs/noisesteps.lock pyproject.toml | $(VENV)/bin/python
+	@echo "Installing the pinned libraries into $(VENV) (about 5 GB, some minutes) ..."
+	$(PIP) install --quiet --require-hashes --requirement envs/noisesteps.lock
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: envs/dev.lock $(VENV)/.runtime
+	$(PIP) install --quiet --require-hashes --requirement envs/dev.lock
+	@touch $@
+
+clean:  ## remove the demo's results
+	rm -rf results/demo

@@ -1,0 +1,1 @@
+"""Find out how many noise steps a diffusion model needs, and what each costs."""

@@ -1,0 +1,250 @@
+"""One sub-command for each stage: parse the command line, call the stage."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from noisesteps import stages
+from noisesteps.config import Study, load_study
+from noisesteps.errors import ConfigError, NoisestepsError
+from noisesteps.paths import Run
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Program(click.Group):
+    """A click group that prints the project's own errors as one sentence."""
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run the sub-command; a user's error ends in a message and an exit code."""
+        try:
+            return super().invoke(context)
+        except NoisestepsError as error:
+            click.echo(f"noisesteps: error: {error}", err=True)
+            sys.exit(error.exit_code)
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        """List the stages in the order in which data flows through them."""
+        return list(self.commands)
+
+
+@click.group(
+    cls=Program,
+    help=__doc__
+    and "How many noise steps does a diffusion model need, and what does "
+    "each one cost? Every stage of a study is one sub-command; `snakemake` runs them "
+    "all in the right order.",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(package_name="noisesteps")
+def main() -> None:
+    """Set up logging for every stage."""
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S"
+    )
+
+
+def config_option(function: Callable) -> Callable:
+    """Add `--config FILE` and hand the stage a validated `Study`."""
+
+    @click.option(
+        "--config",
+        "config_file",
+        type=click.Path(path_type=Path),
+        required=True,
+        help="The study's YAML file, such as config/demo.yaml.",
+    )
+    @functools.wraps(function)
+    def wrapper(config_file: Path, **arguments: Any) -> Any:
+        return function(study=load_study(config_file), **arguments)
+
+    return wrapper
+
+
+def dataset_option(function: Callable) -> Callable:
+    """Add `--dataset NAME`, checked against the study."""
+
+    @click.option("--dataset", required=True, help="A data set of the study.")
+    @functools.wraps(function)
+    def wrapper(study: Study, dataset: str, **arguments: Any) -> Any:
+        _choice("dataset", dataset, study.datasets)
+        return function(study=study, dataset=dataset, **arguments)
+
+    return wrapper
+
+
+def run_options(function: Callable) -> Callable:
+    """Add the coordinates of one model, checked against the study."""
+
+    @click.option("--steps", type=int, required=True, help="Number of noise steps T.")
+    @click.option("--schedule", required=True, help="Beta schedule.")
+    @dataset_option
+    @functools.wraps(function)
+    def wrapper(
+        study: Study, dataset: str, schedule: str, steps: int, **arguments: Any
+    ) -> Any:
+        _choice("schedule", schedule, study.diffusion.schedules)
+        _choice("steps", steps, study.diffusion.steps)
+        run = Run(dataset, schedule, steps)
+        return function(study=study, run=run, **arguments)
+
+    return wrapper
+
+
+def classification_required(function: Callable) -> Callable:
+    """Refuse a stage of the classification branch where the study has none."""
+
+    @functools.wraps(function)
+    def wrapper(study: Study, **arguments: Any) -> Any:
+        if study.classification is None:
+            raise ConfigError("The study has no `classification`; add the key.")
+        return function(study=study, **arguments)
+
+    return wrapper
+
+
+def _choice(option: str, value: Any, allowed: Iterable) -> Any:
+    """Return `value` if the study has it."""
+    if value not in allowed:
+        raise ConfigError(
+            f"--{option} {value} is not in the study; "
+            f"choose one of {', '.join(map(str, allowed))}."
+        )
+    return value
+
+
+def device_options(function: Callable) -> Callable:
+    """Add `--device` and `--threads`; hand the stage a `torch.device`."""
+
+    @click.option(
+        "--device",
+        default="auto",
+        show_default=True,
+        help="auto, cpu, cuda, cuda:N or mps.",
+    )
+    @click.option("--threads", type=click.IntRange(1), help="CPU threads to use.")
+    @functools.wraps(function)
+    def wrapper(device: str, threads: int | None, **arguments: Any) -> Any:
+        from noisesteps import devices
+
+        devices.set_threads(threads)
+        return function(device=devices.select_device(device), **arguments)
+
+    return wrapper
+
+
+@main.command()
+@config_option
+@click.option("--source", required=True, help="A data set, or the extractor's name.")
+def fetch(study: Study, source: str) -> None:
+    """Download and verify the files of a data set, or the extractor's weights."""
+    stages.fetch(study, source)
+
+
+@main.command()
+@config_option
+@dataset_option
+def preprocess(study: Study, dataset: str) -> None:
+    """Decode, check, resize and split a data set into one uint8 array."""
+    stages.preprocess(study, dataset)
+
+
+@main.command()
+@config_option
+@run_options
+@device_options
+def train(study: Study, run: Run, device: torch.device) -> None:
+    """Train the DDPM of one data set, schedule and T; goes on where it stopped."""
+    stages.train(study, run, device)
+
+
+@main.command()
+@config_option
+@run_options
+@device_options
+def sample(study: Study, run: Run, device: torch.device) -> None:
+    """Generate images with one trained model, and time it."""
+    stages.sample(study, run, device)
+
+
+@main.command()
+@config_option
+@dataset_option
+@device_options
+def reference(study: Study, dataset: str, device: torch.device) -> None:
+    """Compute the statistics of a data set's real images."""
+    stages.reference(study, dataset, device)
+
+
+@main.command()
+@config_option
+@run_options
+@device_options
+def score(study: Study, run: Run, device: torch.device) -> None:
+    """Measure how far one model's samples lie from the training images."""
+    stages.score(study, run, device)
+
+
+@main.command()
+@config_option
+@classification_required
+def sets(study: Study) -> None:
+    """Build the Origin, Synthesis and Mix training sets and the test set."""
+    stages.sets(study)
+
+
+@main.command()
+@config_option
+@classification_required
+@click.option("--architecture", required=True, help="resnet18 or vgg16.")
+@click.option("--set", "set_name", required=True, help="origin, synthesis or mix.")
+@click.option("--seed", type=click.IntRange(0), required=True, help="Repetition.")
+@device_options
+def classify(
+    study: Study, architecture: str, set_name: str, seed: int, device: torch.device
+) -> None:
+    """Train one classifier on one set, and test it on held-out images."""
+    chosen = study.classification
+    for option, value, allowed in (
+        ("architecture", architecture, chosen.architectures),
+        ("set", set_name, chosen.sets),
+        ("seed", seed, range(chosen.seeds)),
+    ):
+        _choice(option, value, allowed)
+    stages.classify(study, architecture, set_name, seed, device)
+
+
+@main.command()
+@config_option
+@click.option("--table", required=True, help="Such as fid or generation_time.")
+def tabulate(study: Study, table: str) -> None:
+    """Gather the records of finished stages into one table."""
+    from noisesteps.tables import table_names
+
+    stages.tabulate(study, _choice("table", table, table_names(study)))
+
+
+@main.command()
+@config_option
+@click.option("--figure", required=True, help="Such as generation_time.")
+def draw(study: Study, figure: str) -> None:
+    """Draw one figure, as PNG and SVG."""
+    from noisesteps.figures import figure_names
+
+    stages.draw(study, _choice("figure", figure, figure_names(study)))
+
+
+@main.command()
+@config_option
+@click.pass_context
+def report(context: click.Context, study: Study) -> None:
+    """Write the report: one HTML file that opens offline."""
+    stages.report(study, context.parent.params)

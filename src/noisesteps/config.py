@@ -1,0 +1,643 @@
+"""The study: a typed, validated view of its YAML file.
+
+This module is the only place that knows the YAML. Every key carries a description, a
+unit where it has one, and a range; `workflow/schemas/config.schema.json` is generated
+from here by `noisesteps.schema`, and a test keeps the two in step.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from noisesteps.errors import ConfigError
+from noisesteps.paths import RESOURCES, Run
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
+FILE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+FileName = Annotated[str, Field(pattern=FILE_PATTERN)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Md5 = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+Schedule = Literal["linear", "linear_scaled", "cosine"]
+Preset = Literal["ddpm-113m", "small-32", "toy-16", "tiny"]
+Extractor = Literal["inception-v3", "efficientnet-lite0"]
+Architecture = Literal["resnet18", "vgg16"]
+SetName = Literal["origin", "synthesis", "mix"]
+FORMAT = "How the data set is read."
+
+
+def _key(default: Any, description: str, unit: str | None = None, **limits: Any) -> Any:
+    """Declare a key with what a reader of the schema needs to know."""
+    extra = {"unit": unit} if unit else None
+    return Field(default, description=description, json_schema_extra=extra, **limits)
+
+
+class Section(BaseModel):
+    """A mapping of the YAML file; unknown keys and wrong types are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class RemoteFile(Section):
+    """One file of a distribution: where it lives and how it is recognised."""
+
+    url: str | None = _key(
+        None,
+        "Canonical address; null: the file has to be put in place by hand.",
+        pattern=r"^https?://",
+    )
+    sha256: Sha256 | None = _key(None, "Published SHA-256, in hexadecimal.")
+    md5: Md5 | None = _key(None, "Published MD5, where no SHA-256 is published.")
+
+
+class Mirror(Section):
+    """A stand-in for the canonical addresses, with checksums of its own."""
+
+    location: str = _key(
+        ...,
+        "A folder, or a base URL, that holds files of the same names.",
+        min_length=1,
+    )
+    sha256: dict[FileName, Sha256] = _key(
+        ..., "SHA-256 of each file at the mirror, by file name."
+    )
+
+
+class Distribution(Section):
+    """Files to fetch and verify before a stage can use them."""
+
+    files: dict[FileName, RemoteFile] = _key(
+        ..., "The files of the distribution, by name.", min_length=1
+    )
+    mirror: Mirror | None = _key(
+        None, "Where to get the files instead of from their canonical addresses."
+    )
+    hint: str | None = _key(
+        None, "What a person has to do to get the files by hand (account, page)."
+    )
+
+    @model_validator(mode="after")
+    def _mirror_has_checksums(self) -> Distribution:
+        missing = sorted(
+            self.files.keys() - (self.mirror.sha256 if self.mirror else self.files)
+        )
+        if missing:
+            raise ValueError(f"mirror.sha256 lacks {missing[0]}; add its checksum")
+        return self
+
+    @property
+    def version(self) -> str:
+        """Eight hexadecimal digits that change with the files' identity."""
+        if self.mirror:
+            identity: Any = {name: self.mirror.sha256[name] for name in self.files}
+        else:
+            identity = {
+                name: file.sha256 or file.md5 or file.url
+                for name, file in self.files.items()
+            }
+        text = json.dumps(identity, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+class _Dataset(Section):
+    train: int | None = _key(
+        None,
+        "How many images to train on, chosen by seed; null: all that are not held out.",
+        "images",
+        ge=1,
+    )
+    held_out: int | None = _key(
+        0,
+        "How many images no diffusion model sees, chosen by seed before training; "
+        "null: the distribution's own held-out split, where it has one.",
+        "images",
+        ge=0,
+    )
+    epochs: int | None = _key(
+        None, "Overrides training.epochs for this data set.", "epochs", ge=1
+    )
+
+
+class _Archived(_Dataset, Distribution):
+    pass
+
+
+class OxfordFlowers(_Archived):
+    """`102flowers.tgz`, `imagelabels.mat` and `setid.mat`, with the official split."""
+
+    format: Literal["oxford_flowers"] = _key(..., FORMAT)
+    held_out: int | None = _key(
+        None,
+        "null: the 1,020 images of `valid`; a number: that many of them, by seed.",
+        "images",
+        ge=0,
+    )
+
+
+class Parquet(_Archived):
+    """One or more Hugging Face parquet files with an `image` column."""
+
+    format: Literal["parquet"] = _key(..., FORMAT)
+    image_column: str = _key("image", "Column of {bytes, path} structures.")
+    label_column: str | None = _key(None, "Column of labels; null: no labels.")
+
+
+class ZipArchive(_Archived):
+    """One zip of image files; sub-folders below `prefix` are labels."""
+
+    format: Literal["zip"] = _key(..., FORMAT)
+    prefix: str = _key("", "Only members below this folder are images of the set.")
+
+
+class Folder(_Dataset):
+    """Any tree of image files; sub-folders are labels."""
+
+    format: Literal["folder"] = _key(..., FORMAT)
+    path: str = _key(..., "The folder with the images.", min_length=1)
+
+
+class Toy(_Dataset):
+    """Generated drawings: no download, deterministic in the seed."""
+
+    format: Literal["toy_flowers", "toy_butterflies"] = _key(..., FORMAT)
+    train: int = _key(..., "How many drawings to train on.", "images", ge=1)
+    held_out: int = _key(
+        0, "How many further drawings no diffusion model sees.", "images", ge=0
+    )
+
+
+Dataset = Annotated[
+    OxfordFlowers | Parquet | ZipArchive | Folder | Toy, Field(discriminator="format")
+]
+
+
+class Preprocess(Section):
+    """From image files to one uint8 array (dissertation, section 3.4.3)."""
+
+    image_size: int = _key(
+        128, "Side of the square images; a multiple of 8.", "pixels", ge=8, le=1024,
+        multiple_of=8,
+    )  # fmt: skip
+    background: list[Annotated[int, Field(ge=0, le=255)]] = _key(
+        [255, 255, 255],
+        "Colour that transparent pixels are composited on.",
+        "red, green, blue; 0 to 255",
+        min_length=3,
+        max_length=3,
+    )
+    minimum_size: int = _key(
+        8, "An image whose shorter side is below this is rejected.", "pixels", ge=1
+    )
+    on_bad_file: Literal["skip", "refuse"] = _key(
+        "skip", "skip: name it in rejected.csv and go on; refuse: end with an error."
+    )
+    on_duplicate: Literal["skip", "keep", "refuse"] = _key(
+        "skip", "What to do with a file whose bytes equal an earlier one's."
+    )
+
+
+class Network(Section):
+    """The U-Net that predicts the noise."""
+
+    preset: Preset = _key(
+        "ddpm-113m", "ddpm-113m has 113,673,219 parameters, the dissertation's."
+    )
+
+
+class DiffusionGrid(Section):
+    """The forward processes to compare: every schedule with every T."""
+
+    schedules: list[Schedule] = _key(
+        ["linear"],
+        "linear: beta from 1e-4 to 0.02 whatever T is (the dissertation's); "
+        "linear_scaled: beta times 1000/T; cosine: Nichol & Dhariwal 2021.",
+        min_length=1,
+    )
+    steps: list[Annotated[int, Field(ge=1, le=100_000)]] = _key(
+        ..., "Numbers of noise steps T; one model is trained for each.", "steps",
+        min_length=1,
+    )  # fmt: skip
+
+    @model_validator(mode="after")
+    def _unique(self) -> DiffusionGrid:
+        for key, values in (("schedules", self.schedules), ("steps", self.steps)):
+            if len(set(values)) < len(values):
+                raise ValueError(f"{key} lists a value twice; list each once")
+        return self
+
+
+class Wandb(Section):
+    """Weights & Biases; needs the `wandb` extra."""
+
+    mode: Literal["disabled", "offline", "online"] = _key(
+        "disabled", "offline writes below logs/, to be synchronised later."
+    )
+    project: Name = _key("noisesteps", "Project that the runs are filed under.")
+
+
+class Training(Section):
+    """Optimisation of the noise prediction (dissertation, section 3.4.4)."""
+
+    epochs: int = _key(50, "Passes over the training images.", "epochs", ge=1)
+    optimizer_steps: int | None = _key(
+        None, "Train for this many updates instead of `epochs`; null: use `epochs`.",
+        "updates", ge=1,
+    )  # fmt: skip
+    batch_size: int = _key(16, "Images in an update.", "images", ge=1)
+    learning_rate: float = _key(
+        1e-4, "Adam's learning rate after the warm-up (lr_base, eq. 3.11).",
+        gt=0, le=1,
+    )  # fmt: skip
+    learning_rate_min: float = _key(
+        0.0, "Learning rate at the end of the cosine (lr_min, eq. 3.12).", ge=0, le=1
+    )
+    warmup_steps: int = _key(
+        500, "Updates of linear warm-up (eq. 3.11).", "updates", ge=0
+    )
+    precision: Literal["fp16", "bf16", "fp32"] = _key(
+        "fp16", "Autocast type; fp16 scales the loss; weights stay fp32."
+    )
+    horizontal_flip: float = _key(
+        0.5, "Probability that an image is mirrored.", "probability", ge=0, le=1
+    )
+    gradient_clip: float | None = _key(
+        None, "Largest gradient norm; null: no clipping, as in the dissertation.", gt=0
+    )
+    ema_decay: float | None = _key(
+        None, "Decay of the weights' moving average; null: none, as in the "
+        "dissertation.", gt=0, lt=1,
+    )  # fmt: skip
+    checkpoint_epochs: int = _key(
+        5, "A rolling checkpoint is written after this many epochs.", "epochs", ge=1
+    )
+    log_steps: int = _key(
+        4, "A progress line after this many updates.", "updates", ge=1
+    )
+    tensorboard: bool = _key(True, "Write TensorBoard event files below logs/.")
+    wandb: Wandb = _key(Wandb(), "Weights & Biases tracking.")
+
+    @model_validator(mode="after")
+    def _rates_are_ordered(self) -> Training:
+        if self.learning_rate_min > self.learning_rate:
+            raise ValueError("learning_rate_min must not exceed learning_rate")
+        return self
+
+
+class Sampling(Section):
+    """Images generated by each trained model (dissertation, section 3.4.5)."""
+
+    images: int = _key(128, "Images a model generates to be scored.", "images", ge=2)
+    batch_size: int = _key(8, "Images generated together.", "images", ge=1)
+    method: Literal["ancestral", "ddim"] = _key(
+        "ancestral", "ancestral: DDPM's own sampler; ddim: Song et al. 2021, eta 0."
+    )
+    sampling_steps: int | None = _key(
+        None, "Network evaluations an image, spaced evenly over T; null: all T.",
+        "steps", ge=1,
+    )  # fmt: skip
+    precision: Literal["fp16", "bf16", "fp32"] = _key("fp32", "Autocast type.")
+
+    @model_validator(mode="after")
+    def _batch_fits(self) -> Sampling:
+        if self.batch_size > self.images:
+            raise ValueError("batch_size must not exceed images")
+        return self
+
+
+class Evaluation(Section):
+    """The distance between generated and training images."""
+
+    extractor: Extractor = _key(
+        "inception-v3",
+        "inception-v3 gives FID; efficientnet-lite0 gives FD (EfficientNet-Lite0), "
+        "which is not comparable with any FID.",
+    )
+    batch_size: int = _key(32, "Images the extractor sees together.", "images", ge=1)
+    weights: Distribution | None = _key(
+        None, "The Inception weights; needed for extractor inception-v3 only."
+    )
+
+    @model_validator(mode="after")
+    def _inception_has_weights(self) -> Evaluation:
+        if self.extractor == "inception-v3" and self.weights is None:
+            raise ValueError(
+                "extractor inception-v3 needs weights; copy them from "
+                "config/config.yaml or set extractor: efficientnet-lite0"
+            )
+        return self
+
+
+class Classification(Section):
+    """Whether generated images help to train a classifier (section 3.4.6)."""
+
+    datasets: list[Name] = _key(
+        ..., "The data sets to tell apart, each one class.", min_length=2
+    )
+    schedule: Schedule = _key("linear", "Schedule of the models that generate.")
+    steps: int = _key(..., "T of the models that generate.", "steps", ge=1)
+    sets: list[SetName] = _key(
+        ["origin", "synthesis", "mix"],
+        "Training sets: real images, generated images, both.",
+        min_length=1,
+    )
+    images_per_class: int = _key(
+        150, "Images a class in Origin and in Synthesis.", "images", ge=1
+    )
+    architectures: list[Architecture] = _key(
+        ["resnet18", "vgg16"],
+        "torchvision networks, from random weights.",
+        min_length=1,
+    )
+    seeds: int = _key(5, "Repetitions, each with its own seed.", "runs", ge=1, le=1000)
+    epochs: int = _key(20, "Passes over the training set.", "epochs", ge=1)
+    batch_size: int = _key(32, "Images in an update.", "images", ge=1)
+    learning_rate: float = _key(1e-4, "Adam's learning rate.", gt=0, le=1)
+
+
+class Figures(Section):
+    """How pictures are drawn."""
+
+    grid_columns: int = _key(
+        8, "Samples in each row of the sample grids.", "images", ge=1, le=32
+    )
+    dpi: int = _key(150, "Resolution of PNG figures.", "dots an inch", ge=50, le=600)
+
+
+class Study(Section):
+    """A whole study, as its YAML file states it."""
+
+    study: Name = _key(..., "Name of the folder below results/.")
+    seed: int = _key(0, "Every random number derives from it.", ge=0, lt=2**63)
+    datasets: dict[Name, Dataset] = _key(..., "The data sets, by name.", min_length=1)
+    preprocess: Preprocess = _key(Preprocess(), "From files to one array.")
+    network: Network = _key(Network(), "The U-Net.")
+    diffusion: DiffusionGrid = _key(..., "The forward processes to compare.")
+    training: Training = _key(Training(), "Optimisation.")
+    sampling: Sampling = _key(Sampling(), "Generation.")
+    evaluation: Evaluation = _key(..., "Scores.")
+    classification: Classification | None = _key(
+        None, "Origin, Synthesis and Mix; null: no classifiers."
+    )
+    figures: Figures = _key(Figures(), "Drawing.")
+
+    @model_validator(mode="after")
+    def _classification_uses_the_grid(self) -> Study:
+        chosen = self.classification
+        if chosen is None:
+            return self
+        for name in chosen.datasets:
+            if name not in self.datasets:
+                raise ValueError(
+                    f"classification.datasets names {name}, which datasets lacks; "
+                    f"use names of {', '.join(self.datasets)}"
+                )
+            if self.datasets[name].held_out == 0:
+                raise ValueError(
+                    f"datasets.{name}.held_out is 0, but classification tests on "
+                    "held-out images; hold some out or remove classification"
+                )
+        if chosen.schedule not in self.diffusion.schedules:
+            raise ValueError(
+                f"classification.schedule {chosen.schedule} is not trained; "
+                "add it to diffusion.schedules"
+            )
+        if chosen.steps not in self.diffusion.steps:
+            raise ValueError(
+                f"classification.steps {chosen.steps} is not trained; choose one of "
+                "diffusion.steps"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _batch_is_no_larger_than_the_set(self) -> Study:
+        for name, dataset in self.datasets.items():
+            if dataset.train is not None and self.training.batch_size > dataset.train:
+                raise ValueError(
+                    f"training.batch_size {self.training.batch_size} exceeds "
+                    f"datasets.{name}.train {dataset.train}; lower it"
+                )
+        return self
+
+    @property
+    def runs(self) -> list[Run]:
+        """Every model of the study, in the order of the file."""
+        return [run for dataset in self.datasets for run in self.runs_of(dataset)]
+
+    def runs_of(self, dataset: str) -> list[Run]:
+        """List the models of one data set: every schedule with every T."""
+        return [
+            Run(dataset, schedule, steps)
+            for schedule in self.diffusion.schedules
+            for steps in self.diffusion.steps
+        ]
+
+    def epochs(self, dataset: str, train_images: int) -> int:
+        """Count the epochs, the last of which `optimizer_steps` may cut short."""
+        if self.training.optimizer_steps is not None:
+            batches = math.ceil(train_images / self.training.batch_size)
+            return math.ceil(self.training.optimizer_steps / batches)
+        return self.datasets[dataset].epochs or self.training.epochs
+
+    def sample_images(self, run: Run) -> int:
+        """Count the images a run generates: enough to score and to classify."""
+        chosen = self.classification
+        if (
+            chosen
+            and run.dataset in chosen.datasets
+            and (run.schedule, run.steps) == (chosen.schedule, chosen.steps)
+        ):
+            return max(self.sampling.images, chosen.images_per_class)
+        return self.sampling.images
+
+    def distribution(self, source: str) -> Distribution | None:
+        """Return what is fetched for a data set or the extractor, if anything."""
+        if source == self.evaluation.extractor:
+            return self.evaluation.weights
+        dataset = self.datasets.get(source)
+        return dataset if isinstance(dataset, Distribution) else None
+
+    def resource_folder(self, source: str) -> Path:
+        """Folder of a distribution's files, shared by the studies that use them."""
+        distribution = self.distribution(source)
+        if distribution is None:
+            raise ConfigError(f"{source} has nothing to fetch; leave fetch out.")
+        return RESOURCES / source / distribution.version
+
+    def settings(self, stage: str, run: Run | None = None, **names: str) -> dict:
+        """Return the values that a stage reads, and nothing else, as JSON values.
+
+        Snakemake reruns a stage when these change; a checkpoint carries their digest;
+        the provenance of a result repeats them.
+
+        Parameters
+        ----------
+        stage
+            Name of the rule and sub-command.
+        run
+            The model's coordinates, for train, sample and score.
+        **names
+            Other coordinates, such as `dataset`.
+        """
+        dataset = run.dataset if run else names.get("dataset")
+        return dict(self._reads(stage, dataset, run))
+
+    def _reads(
+        self, stage: str, dataset: str | None, run: Run | None
+    ) -> Iterator[tuple[str, Any]]:
+        if stage in RANDOM_STAGES:
+            yield "seed", self.seed
+        match stage:
+            case "fetch":
+                yield "version", self.distribution(dataset).version
+            case "preprocess":
+                chosen = self.datasets[dataset]
+                yield "dataset", chosen.model_dump(mode="json", exclude=NOT_THE_IMAGES)
+                yield "preprocess", self.preprocess.model_dump(mode="json")
+                if isinstance(chosen, Folder):
+                    yield "listing", folder_digest(chosen.path)
+            case "train":
+                yield "network", self.network.model_dump(mode="json")
+                yield "training", self.training.model_dump(exclude=OBSERVING)
+                yield "epochs", self.datasets[dataset].epochs
+            case "sample":
+                yield "sampling", self.sampling.model_dump(exclude={"images"})
+                yield "images", self.sample_images(run)
+            case "reference" | "score":
+                yield "extractor", self.evaluation.extractor
+                yield "batch_size", self.evaluation.batch_size
+                yield "images", self.sampling.images
+            case "sets":
+                yield "sets", self.classification.model_dump(include=CHOOSING)
+            case "classify":
+                yield "classify", self.classification.model_dump(include=LEARNING)
+            case "draw":
+                yield "figures", self.figures.model_dump()
+
+
+def folder_digest(path: str) -> str:
+    """Digest of the names, sizes and times below a folder: it changes with them."""
+    digest = hashlib.sha256()
+    for parent, folders, files in os.walk(path):
+        folders.sort()
+        for name in sorted(files):
+            status = Path(parent, name).stat()
+            digest.update(
+                f"{parent}/{name} {status.st_size} {status.st_mtime_ns}\n".encode()
+            )
+    return digest.hexdigest()[:16]
+
+
+# Keys that shape no image of a data set, no weight of a model, no training set.
+NOT_THE_IMAGES = {"epochs", "files", "mirror", "hint"}
+OBSERVING = {"checkpoint_epochs", "log_steps", "tensorboard", "wandb"}
+CHOOSING = {"datasets", "schedule", "steps", "images_per_class"}
+LEARNING = {"epochs", "batch_size", "learning_rate"}
+RANDOM_STAGES = {"preprocess", "train", "sample", "sets", "classify"}
+
+
+def load_study(path: str | Path) -> Study:
+    """Read and validate a study.
+
+    Raises
+    ------
+    ConfigError
+        If the file is missing, is not YAML or breaks the schema. The message is one
+        sentence that names the key and the remedy.
+    """
+    path = Path(path)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}).") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        problem = " ".join(str(error).split())
+        raise ConfigError(
+            f"{path} is not valid YAML: {problem}; correct it."
+        ) from error
+    study = parse_study(values, str(path))
+    for name, dataset in study.datasets.items():
+        if isinstance(dataset, Folder) and not Path(dataset.path).is_dir():
+            raise ConfigError(
+                f"{path}: `datasets.{name}.path` is {dataset.path}, which is no folder; "
+                "correct it or create the folder."
+            )
+    return study
+
+
+def parse_study(values: Any, origin: str = "configuration") -> Study:
+    """Validate the plain values of a study; `origin` is named in errors."""
+    if not isinstance(values, dict):
+        raise ConfigError(
+            f"{origin} must hold keys such as `study`; see config/demo.yaml."
+        )
+    try:
+        return Study.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"{origin}: {_sentence(error.errors()[0])}") from None
+
+
+def _sentence(error: dict) -> str:
+    """Turn pydantic's first complaint into one sentence with a remedy."""
+    kind, value, context = error["type"], error["input"], error.get("ctx", {})
+    key = _key_name(error["loc"])
+    shown = f"{value!r}"[:80]
+    if kind == "extra_forbidden":
+        return f"unknown key `{key}`{_suggestion(error['loc'])}; remove or rename it."
+    if kind == "missing":
+        return f"the key `{key}` is missing; add it (docs: config/README.md)."
+    if kind == "value_error":
+        inside = f"`{key}`: " if key else ""
+        return f"{inside}{context['error']}."
+    if kind == "string_pattern_mismatch":
+        return f"`{key}` is {shown}, {_pattern_words(context['pattern'])}; change it."
+    message = error["msg"].removeprefix("Input ").removeprefix("Value ")
+    return f"`{key}` is {shown}, but {message[0].lower()}{message[1:]}; change it."
+
+
+def _key_name(location: tuple) -> str:
+    """Write a location as it would be said: `diffusion.steps[0]`."""
+    parts = list(location)
+    if len(parts) > 2 and parts[0] == "datasets":
+        del parts[2]  # the format, which pydantic inserts after the name
+    name = ""
+    for part in parts:
+        if isinstance(part, int):
+            name += f"[{part}]"
+        elif part != "[key]":
+            name += f".{part}" if name else part
+    return name
+
+
+def _suggestion(location: tuple) -> str:
+    names = {name for section in _sections() for name in section.model_fields}
+    close = difflib.get_close_matches(
+        str(location[-1]), sorted(names - {location[-1]}), n=1
+    )
+    return f" (did you mean `{close[0]}`?)" if close else ""
+
+
+def _pattern_words(pattern: str) -> str:
+    return {
+        NAME_PATTERN: "but a name takes letters, digits, `_` and `-` only",
+        FILE_PATTERN: "but a file name takes letters, digits, `.`, `_` and `-` only",
+        r"^https?://": "but an address starts with https:// or http://",
+    }.get(pattern, f"but it must match {pattern}")
+
+
+def _sections() -> list[type[Section]]:
+    found, queue = [], [Section]
+    while queue:
+        children = queue.pop().__subclasses__()
+        found += children
+        queue += children
+    return found

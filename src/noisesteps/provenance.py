@@ -1,0 +1,85 @@
+"""Where a result came from: configuration, seed, code, libraries, device, time."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import time
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+LIBRARIES = ("numpy", "pillow", "scipy", "torch", "torchvision", "torch-fidelity")
+PACKAGE = Path(__file__).parent
+
+
+@cache
+def code_digest(*rooms: str) -> str:
+    """Return the sha256 over the package's Python files, in name order.
+
+    Parameters
+    ----------
+    *rooms
+        Sub-packages such as `"training"`; none means the whole package. The digest
+        identifies the code that ran, also where there is no version control.
+    """
+    folders = [PACKAGE / room for room in rooms] or [PACKAGE]
+    digest = hashlib.sha256()
+    for path in sorted(path for folder in folders for path in folder.rglob("*.py")):
+        digest.update(path.relative_to(PACKAGE).as_posix().encode() + b"\0")
+        digest.update(path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+@cache
+def revision() -> str | None:
+    """Return the commit that the checkout stands on, or None outside of one."""
+    git = PACKAGE.parents[1] / ".git"
+    try:
+        head = (git / "HEAD").read_text().strip()
+        if not head.startswith("ref: "):
+            return head
+        return (git / head.removeprefix("ref: ")).read_text().strip()
+    except OSError:
+        return None
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of the libraries that shape results, and of Python."""
+    versions = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+class Provenance:
+    """A clock and a record for one stage.
+
+    Parameters
+    ----------
+    stage
+        Name of the sub-command.
+    settings
+        The configuration values that the stage reads, as plain JSON values.
+    """
+
+    def __init__(self, stage: str, settings: dict[str, Any]):
+        self.stage = stage
+        self.settings = settings
+        self.started = time.time()
+
+    def record(self, device: str | None = None) -> dict[str, Any]:
+        """Return the record, ready for JSON; `wall_seconds` ends now."""
+        return {
+            "stage": self.stage,
+            "settings": self.settings,
+            "code": {"revision": revision(), "sha256": code_digest()},
+            "libraries": library_versions(),
+            "device": device,
+            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.started)),
+            "wall_seconds": round(time.time() - self.started, 3),
+        }

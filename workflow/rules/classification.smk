@@ -1,0 +1,51 @@
+rule sets:
+    input:
+        set_inputs,
+    output:
+        expand(
+            "results/{{study}}/sets/{set}/{file}",
+            set=["origin", "synthesis", "mix", "test"],
+            file=["images.npy", "labels.csv"],
+        ),
+    log:
+        "results/{study}/logs/sets.log",
+    benchmark:
+        "results/{study}/benchmarks/sets.tsv"
+    conda:
+        "../../envs/noisesteps.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        config=CONFIG_FILE,
+        settings=settings("sets"),
+    shell:
+        "noisesteps sets --config {params.config:q} > {log:q} 2>&1"
+
+
+rule classify:
+    input:
+        images="results/{study}/sets/{set}/images.npy",
+        labels="results/{study}/sets/{set}/labels.csv",
+        test_images="results/{study}/sets/test/images.npy",
+        test_labels="results/{study}/sets/test/labels.csv",
+    output:
+        "results/{study}/classification/{architecture}/{set}/seed{seed}.json",
+    log:
+        "results/{study}/logs/classify/{architecture}/{set}/seed{seed}.log",
+    benchmark:
+        "results/{study}/benchmarks/classify/{architecture}/{set}/seed{seed}.tsv"
+    conda:
+        "../../envs/noisesteps.yaml"
+    threads: gpu_threads()
+    resources:
+        gpu=1,
+        mem_mb=8000,
+        runtime=120,
+    params:
+        config=CONFIG_FILE,
+        settings=settings("classify"),
+    shell:
+        "noisesteps classify --config {params.config:q} "
+        "--architecture {wildcards.architecture} --set {wildcards.set} "
+        "--seed {wildcards.seed} --threads {threads} > {log:q} 2>&1"

@@ -1,0 +1,45 @@
+rule fetch:
+    output:
+        record="resources/{source}/{version}/fetched.json",
+    log:
+        "resources/{source}/{version}/fetch.log",
+    benchmark:
+        "resources/{source}/{version}/fetch.benchmark.tsv"
+    retries: 1
+    conda:
+        "../../envs/noisesteps.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=720,
+    params:
+        config=CONFIG_FILE,
+        settings=settings("fetch"),
+    shell:
+        "noisesteps fetch --config {params.config:q} --source {wildcards.source} "
+        "> {log:q} 2>&1"
+
+
+rule preprocess:
+    input:
+        lambda wildcards: fetched(wildcards.dataset),
+    output:
+        images="results/{study}/data/{dataset}/images.npy",
+        manifest="results/{study}/data/{dataset}/manifest.csv",
+        rejected="results/{study}/data/{dataset}/rejected.csv",
+        record="results/{study}/data/{dataset}/dataset.json",
+    log:
+        "results/{study}/logs/preprocess/{dataset}.log",
+    benchmark:
+        "results/{study}/benchmarks/preprocess/{dataset}.tsv"
+    conda:
+        "../../envs/noisesteps.yaml"
+    threads: 2
+    resources:
+        mem_mb=4000,
+        runtime=240,
+    params:
+        config=CONFIG_FILE,
+        settings=settings("preprocess"),
+    shell:
+        "noisesteps preprocess --config {params.config:q} "
+        "--dataset {wildcards.dataset} > {log:q} 2>&1"

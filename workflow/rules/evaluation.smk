@@ -1,0 +1,54 @@
+rule reference:
+    input:
+        images="results/{study}/data/{dataset}/images.npy",
+        record="results/{study}/data/{dataset}/dataset.json",
+        weights=extractor_weights,
+    output:
+        statistics="results/{study}/metrics/{dataset}/reference.npz",
+        record="results/{study}/metrics/{dataset}/reference.json",
+    log:
+        "results/{study}/logs/reference/{dataset}.log",
+    benchmark:
+        "results/{study}/benchmarks/reference/{dataset}.tsv"
+    conda:
+        "../../envs/noisesteps.yaml"
+    threads: gpu_threads()
+    resources:
+        gpu=1,
+        mem_mb=8000,
+        runtime=240,
+    params:
+        config=CONFIG_FILE,
+        settings=settings("reference"),
+    shell:
+        "noisesteps reference --config {params.config:q} "
+        "--dataset {wildcards.dataset} --threads {threads} > {log:q} 2>&1"
+
+
+rule score:
+    input:
+        images="results/{study}/samples/{dataset}/{schedule}/T{steps}/images.npy",
+        record="results/{study}/samples/{dataset}/{schedule}/T{steps}/sample.json",
+        statistics="results/{study}/metrics/{dataset}/reference.npz",
+        weights=extractor_weights,
+    output:
+        features="results/{study}/metrics/{dataset}/{schedule}/T{steps}/features.npy",
+        record="results/{study}/metrics/{dataset}/{schedule}/T{steps}/score.json",
+    log:
+        "results/{study}/logs/score/{dataset}/{schedule}/T{steps}.log",
+    benchmark:
+        "results/{study}/benchmarks/score/{dataset}/{schedule}/T{steps}.tsv"
+    conda:
+        "../../envs/noisesteps.yaml"
+    threads: gpu_threads()
+    resources:
+        gpu=1,
+        mem_mb=8000,
+        runtime=60,
+    params:
+        config=CONFIG_FILE,
+        settings=settings("score"),
+    shell:
+        "noisesteps score --config {params.config:q} --dataset {wildcards.dataset} "
+        "--schedule {wildcards.schedule} --steps {wildcards.steps} "
+        "--threads {threads} > {log:q} 2>&1"

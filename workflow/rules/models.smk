@@ -1,0 +1,56 @@
+# The rolling checkpoint lies in results/{study}/checkpoints and is declared nowhere:
+# Snakemake deletes declared outputs before it starts a job again, and with them the
+# progress. `noisesteps train` compares the checkpoint's fingerprint by itself.
+rule train:
+    input:
+        images="results/{study}/data/{dataset}/images.npy",
+        record="results/{study}/data/{dataset}/dataset.json",
+    output:
+        weights="results/{study}/models/{dataset}/{schedule}/T{steps}/model.safetensors",
+        history="results/{study}/models/{dataset}/{schedule}/T{steps}/history.csv",
+        record="results/{study}/models/{dataset}/{schedule}/T{steps}/model.json",
+    log:
+        "results/{study}/logs/train/{dataset}/{schedule}/T{steps}.log",
+    benchmark:
+        "results/{study}/benchmarks/train/{dataset}/{schedule}/T{steps}.tsv"
+    conda:
+        "../../envs/noisesteps.yaml"
+    threads: gpu_threads()
+    resources:
+        gpu=1,
+        mem_mb=8000,
+        runtime=2880,
+    params:
+        config=CONFIG_FILE,
+        settings=settings("train"),
+    shell:
+        "noisesteps train --config {params.config:q} --dataset {wildcards.dataset} "
+        "--schedule {wildcards.schedule} --steps {wildcards.steps} "
+        "--threads {threads} > {log:q} 2>&1"
+
+
+rule sample:
+    input:
+        weights="results/{study}/models/{dataset}/{schedule}/T{steps}/model.safetensors",
+        record="results/{study}/models/{dataset}/{schedule}/T{steps}/model.json",
+    output:
+        images="results/{study}/samples/{dataset}/{schedule}/T{steps}/images.npy",
+        record="results/{study}/samples/{dataset}/{schedule}/T{steps}/sample.json",
+    log:
+        "results/{study}/logs/sample/{dataset}/{schedule}/T{steps}.log",
+    benchmark:
+        "results/{study}/benchmarks/sample/{dataset}/{schedule}/T{steps}.tsv"
+    conda:
+        "../../envs/noisesteps.yaml"
+    threads: gpu_threads()
+    resources:
+        gpu=1,
+        mem_mb=8000,
+        runtime=720,
+    params:
+        config=CONFIG_FILE,
+        settings=settings("sample"),
+    shell:
+        "noisesteps sample --config {params.config:q} --dataset {wildcards.dataset} "
+        "--schedule {wildcards.schedule} --steps {wildcards.steps} "
+        "--threads {threads} > {log:q} 2>&1"

@@ -1,0 +1,74 @@
+rule tabulate:
+    input:
+        table_inputs,
+    output:
+        report(
+            "results/{study}/tables/{table}.csv",
+            caption="../report/table.rst",
+            category="Tables",
+        ),
+    log:
+        "results/{study}/logs/tabulate/{table}.log",
+    benchmark:
+        "results/{study}/benchmarks/tabulate/{table}.tsv"
+    conda:
+        "../../envs/noisesteps.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        config=CONFIG_FILE,
+        settings=settings("tabulate"),
+    shell:
+        "noisesteps tabulate --config {params.config:q} --table {wildcards.table} "
+        "> {log:q} 2>&1"
+
+
+rule draw:
+    input:
+        figure_inputs,
+    output:
+        png=report(
+            "results/{study}/figures/{figure}.png",
+            caption="../report/figure.rst",
+            category="Figures",
+            labels=figure_labels,
+        ),
+        svg="results/{study}/figures/{figure}.svg",
+    log:
+        "results/{study}/logs/draw/{figure}.log",
+    benchmark:
+        "results/{study}/benchmarks/draw/{figure}.tsv"
+    conda:
+        "../../envs/noisesteps.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        config=CONFIG_FILE,
+        settings=settings("draw"),
+    shell:
+        "noisesteps draw --config {params.config:q} --figure {wildcards.figure} "
+        "> {log:q} 2>&1"
+
+
+rule report:
+    input:
+        figures=all_figures,
+        tables=all_tables,
+    output:
+        "results/{study}/report.html",
+    log:
+        "results/{study}/logs/report.log",
+    benchmark:
+        "results/{study}/benchmarks/report.tsv"
+    conda:
+        "../../envs/noisesteps.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        config=CONFIG_FILE,
+        settings=settings("report"),
+    shell:
+        "noisesteps report --config {params.config:q} > {log:q} 2>&1"
