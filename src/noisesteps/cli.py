@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import logging
 import sys
 from collections.abc import Callable, Iterable
@@ -53,7 +54,8 @@ def main() -> None:
 
 
 def config_option(function: Callable) -> Callable:
-    """Add `--config FILE` and hand the stage a validated `Study`."""
+    """Add `--config FILE`; hand on a validated `Study`, and the file if wanted."""
+    wants_file = "config_file" in inspect.signature(function).parameters
 
     @click.option(
         "--config",
@@ -64,6 +66,8 @@ def config_option(function: Callable) -> Callable:
     )
     @functools.wraps(function)
     def wrapper(config_file: Path, **arguments: Any) -> Any:
+        if wants_file:
+            arguments["config_file"] = config_file
         return function(study=load_study(config_file), **arguments)
 
     return wrapper
@@ -244,7 +248,6 @@ def draw(study: Study, figure: str) -> None:
 
 @main.command()
 @config_option
-@click.pass_context
-def report(context: click.Context, study: Study) -> None:
+def report(study: Study, config_file: Path) -> None:
     """Write the report: one HTML file that opens offline."""
-    stages.report(study, context.parent.params)
+    stages.report(study, config_file)

@@ -568,8 +568,8 @@ def load_study(path: str | Path) -> Study:
     for name, dataset in study.datasets.items():
         if isinstance(dataset, Folder) and not Path(dataset.path).is_dir():
             raise ConfigError(
-                f"{path}: `datasets.{name}.path` is {dataset.path}, which is no folder; "
-                "correct it or create the folder."
+                f"{path}: `datasets.{name}.path` is {dataset.path}, which is no "
+                "folder; correct it or create the folder."
             )
     return study
 

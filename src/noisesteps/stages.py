@@ -235,8 +235,9 @@ def _extractor(study: Study, device: torch.device) -> Any:
     from noisesteps.evaluation import load_extractor
 
     name = study.evaluation.extractor
-    weights = study.resource_folder(name) if study.distribution(name) else None
-    return load_extractor(name, weights, device, study.evaluation.batch_size)
+    weights = study.distribution(name)
+    folder = study.resource_folder(name) if weights else None
+    return load_extractor(name, folder, device, study.evaluation.batch_size, weights)
 
 
 def score(study: Study, run: Run, device: torch.device) -> None:
@@ -255,7 +256,7 @@ def score(study: Study, run: Run, device: torch.device) -> None:
     statistics = Statistics.load(paths.reference(run.dataset) / "reference.npz")
     extractor = _extractor(study, device)
     features, record = score_images(
-        images[: study.sampling.images], extractor, statistics
+        images, extractor, statistics, study.sampling.images
     )
     folder = paths.score(run)
     _write_array(folder / "features.npy", features)
@@ -322,3 +323,10 @@ def draw(study: Study, figure: str) -> None:
     from noisesteps.figures import draw as draw_figure
 
     draw_figure(figure, study, StudyPaths(study.study))
+
+
+def report(study: Study, config_file: Path) -> None:
+    """Write the report: one HTML file."""
+    from noisesteps.report import write_report
+
+    write_report(study, StudyPaths(study.study), str(config_file))

@@ -1,0 +1,192 @@
+"""The sets that classifiers learn from and are tested on (dissertation, 3.4.6).
+
+A class is a data set. Origin holds training images, Synthesis generated images, Mix
+both. The test set holds images that no diffusion model saw, as many of each class.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from noisesteps.data.array import Images
+from noisesteps.errors import StageError
+from noisesteps.files import atomic, write_text
+from noisesteps.seeds import numpy_generator
+
+COLUMNS = ("index", "label", "class", "source")
+REMEDIES = {
+    "train": "lower classification.images_per_class or train on more images",
+    "generated": "run `noisesteps sample` for it again",
+    "held_out": "hold some of its images out",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledSet:
+    """Images with their classes.
+
+    Attributes
+    ----------
+    images
+        uint8 (N, 3, H, W), RGB.
+    labels
+        int64 (N,): positions in `classes`.
+    classes
+        Names of the classes.
+    sources
+        Where each image comes from: `train[17]`, `held_out[3]` or `generated[0]`,
+        counted within its data set's part or its run.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    classes: tuple[str, ...]
+    sources: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def save(self, folder: str | Path) -> None:
+        """Write `labels.csv` and `images.npy` to `folder`."""
+        table = io.StringIO()
+        writer = csv.writer(table, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for index, label in enumerate(self.labels.tolist()):
+            writer.writerow((index, label, self.classes[label], self.sources[index]))
+        write_text(Path(folder, "labels.csv"), table.getvalue())
+        with atomic(Path(folder, "images.npy")) as temporary:
+            np.save(temporary, self.images, allow_pickle=False)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> LabelledSet:
+        """Read a set that `save` wrote; the images are a memory map.
+
+        Raises
+        ------
+        StageError
+            If a file is missing or damaged, or the two do not belong together.
+        """
+        images, labels = Path(folder, "images.npy"), Path(folder, "labels.csv")
+        try:
+            with labels.open(encoding="utf-8", newline="") as file:
+                rows = list(csv.DictReader(file))
+            names = {int(row["label"]): row["class"] for row in rows}
+            loaded = cls(
+                np.load(images, mmap_mode="r", allow_pickle=False),
+                np.array([int(row["label"]) for row in rows], np.int64),
+                tuple(names[label] for label in range(len(names))),
+                tuple(row["source"] for row in rows),
+            )
+        except (OSError, ValueError, KeyError, EOFError, TypeError) as error:
+            raise StageError(
+                f"{folder} holds no set; run `noisesteps sets` again."
+            ) from error
+        if len(loaded.images) != len(loaded):
+            raise StageError(
+                f"{folder} has {len(loaded.images)} images, but {len(loaded)} labels; "
+                "run `noisesteps sets` again."
+            )
+        return loaded
+
+
+def build_sets(
+    real: Mapping[str, Images],
+    generated: Mapping[str, np.ndarray],
+    images_per_class: int,
+    seed: int,
+) -> dict[str, LabelledSet]:
+    """Choose the images of the sets.
+
+    Parameters
+    ----------
+    real
+        Each class's training and held-out images; the order numbers the labels.
+    generated
+        Each class's generated images, uint8 (N, 3, H, W).
+    images_per_class
+        Images a class in Origin and in Synthesis.
+    seed
+        The study's seed.
+
+    Returns
+    -------
+    dict
+        `origin`: `images_per_class` training images a class, chosen by seed;
+        `synthesis`: the first `images_per_class` generated images a class;
+        `mix`: both of them;
+        `test`: as many held-out images of each class as the smallest class has, chosen
+        by seed.
+
+    Raises
+    ------
+    StageError
+        If a class has too few images, or if images differ in size.
+    """
+    train = {name: images.train for name, images in real.items()}
+    held_out = {name: images.held_out for name, images in real.items()}
+    generated = {name: generated[name] for name in real}
+    _require_one_size(train, held_out, generated)
+    smallest = max(1, min(len(images) for images in held_out.values()))
+    origin = _build(train, "train", images_per_class, seed)
+    synthesis = _build(generated, "generated", images_per_class, seed)
+    return {
+        "origin": origin,
+        "synthesis": synthesis,
+        "mix": _join(origin, synthesis),
+        "test": _build(held_out, "held_out", smallest, seed),
+    }
+
+
+def _build(
+    pools: Mapping[str, np.ndarray], part: str, count: int, seed: int
+) -> LabelledSet:
+    """Take `count` images of every class from its pool."""
+    for name, images in pools.items():
+        if len(images) < count:
+            raise StageError(
+                f"{name} has {len(images)} {part.replace('_', '-')} images, but the "
+                f"classifiers need {count}; {REMEDIES[part]}."
+            )
+    chosen = {
+        name: _choose(len(images), count, part, name, seed)
+        for name, images in pools.items()
+    }
+    return LabelledSet(
+        np.concatenate([pools[name][rows] for name, rows in chosen.items()]),
+        np.repeat(np.arange(len(pools)), count),
+        tuple(pools),
+        tuple(f"{part}[{row}]" for rows in chosen.values() for row in rows),
+    )
+
+
+def _choose(available: int, count: int, part: str, name: str, seed: int) -> np.ndarray:
+    """Return `count` ascending indices below `available`."""
+    if part == "generated":
+        return np.arange(count)
+    order = numpy_generator(seed, "sets", name, part).permutation(available)
+    return np.sort(order[:count])
+
+
+def _join(first: LabelledSet, second: LabelledSet) -> LabelledSet:
+    return LabelledSet(
+        np.concatenate([first.images, second.images]),
+        np.concatenate([first.labels, second.labels]),
+        first.classes,
+        first.sources + second.sources,
+    )
+
+
+def _require_one_size(*pools: Mapping[str, np.ndarray]) -> None:
+    shapes = {images.shape[1:] for pool in pools for images in pool.values()}
+    if len(shapes) > 1:
+        sizes = " and ".join(f"{shape[1]}×{shape[2]}" for shape in sorted(shapes))
+        raise StageError(
+            f"The images of {', '.join(pools[0])} differ in size ({sizes}); run "
+            "`noisesteps preprocess` and `noisesteps sample` again."
+        )

@@ -1,0 +1,176 @@
+"""The words that go with a figure: title, caption, and what it shows (alt text)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pandas import DataFrame, Series
+
+from noisesteps.config import Classification, Study
+from noisesteps.figures import sources
+from noisesteps.figures.grids import DATASET_ROWS, columns_shown
+from noisesteps.figures.inputs import figure_inputs, figure_kind, rows_shown
+from noisesteps.figures.scores import comparable
+from noisesteps.paths import StudyPaths
+from noisesteps.tables import dissertation, read_table
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A title, the conditions under it, and the content in words."""
+
+    title: str
+    text: str
+    alt: str
+
+
+def describe(figure: str, study: Study, paths: StudyPaths) -> Caption:
+    """Return the words of one figure; see `noisesteps.figures.caption`."""
+    kind, dataset = figure_kind(figure, study)
+    return DESCRIBE[kind](study, paths, dataset)
+
+
+def _dataset(study: Study, paths: StudyPaths, dataset: str) -> Caption:
+    images, held_out = sources.real_images(dataset, paths)
+    shown = min(DATASET_ROWS * study.figures.grid_columns, len(images))
+    size = f"{images.shape[3]} × {images.shape[2]} pixels"
+    return Caption(
+        f"{dataset}: {shown} of {len(images):,} training images",
+        f"Real images, {size}, RGB, spread evenly over the set; {held_out:,} further "
+        "images are held out, and no diffusion model sees them.",
+        f"A grid of {shown} real training images of {dataset}, {size}.",
+    )
+
+
+def _samples(study: Study, paths: StudyPaths, dataset: str) -> Caption:
+    runs = figure_inputs(f"samples_{dataset}", study).samples
+    arrays = [sources.generated_images(run, paths) for run in runs]
+    schedules = study.diffusion.schedules
+    columns = columns_shown(study, len(schedules), min(map(len, arrays)))
+    rows = rows_shown(study)
+    total = len(study.diffusion.steps)
+    fewer = (
+        f" {len(rows)} of {total} values of T are shown." if len(rows) < total else ""
+    )
+    return Caption(
+        f"{dataset}: samples, one row for each T",
+        f"Columns: the first {columns} images of each model, unselected. Small print: "
+        "the amplitude of the image that is left in x_T after T steps; sampling "
+        "assumes that none is." + fewer,
+        f"A grid of images generated for {dataset}: rows for T = "
+        f"{_listed(rows)}; one panel for each schedule: {', '.join(schedules)}.",
+    )
+
+
+def _scores(study: Study, paths: StudyPaths, dataset: str) -> Caption:
+    table = read_table(f"fid_{dataset}", paths)
+    first = table.iloc[0]
+    lines = [
+        f"{schedule}: {_course(rows, 'value', '.1f')}"
+        for schedule, rows in table.groupby("schedule", sort=False)
+    ]
+    known = dataset in set(dissertation("fid")["dataset"])
+    beside = (
+        " The dissertation's FID (Inception-v3, N = 128) is another score, so it has "
+        "a panel of its own."
+        if known and not comparable(table)
+        else ""
+    )
+    return Caption(
+        f"{dataset}: {first['metric']} over the number of noise steps",
+        f"N = {first['images']:,} generated images a model against "
+        f"{first['reference_images']:,} training images; extractor "
+        f"{first['extractor']}; schedules: {', '.join(study.diffusion.schedules)}."
+        + beside,
+        f"Line chart of {first['metric']} over T for {dataset}. {' '.join(lines)}",
+    )
+
+
+def _course(rows: DataFrame, column: str, form: str) -> str:
+    """Say where a line starts, where it is lowest and where it ends."""
+    rows = rows.sort_values("steps")
+    first, last = rows.iloc[0], rows.iloc[-1]
+    best = rows.loc[rows[column].idxmin()]
+    return (
+        f"{first[column]:{form}} at T = {first['steps']}, lowest {best[column]:{form}} "
+        f"at T = {best['steps']}, {last[column]:{form}} at T = {last['steps']}."
+    )
+
+
+def _generation_time(study: Study, paths: StudyPaths, _: str | None) -> Caption:
+    table = read_table("generation_time", paths).sort_values("steps")
+    published = dissertation("generation_time")
+    size = study.preprocess.image_size
+    method = table["method"].iloc[0]
+    if study.sampling.sampling_steps:
+        method += f", {study.sampling.sampling_steps} network evaluations an image"
+    devices = "; ".join(dict.fromkeys(table["device"]))
+    return Caption(
+        "Time to generate images over the number of noise steps",
+        f"This study: {study.sampling.images:,} images of {size} × {size} pixels, "
+        f"{study.network.preset}, {method}, on {devices}. Dissertation: 128 images of "
+        "128 × 128 pixels on an NVIDIA Tesla P40. The axes differ.",
+        "Two line charts of generation time over T. This study: "
+        f"{_ends(table['steps'], table['seconds_per_image'])}. Dissertation: "
+        f"{_ends(published['steps'], published['seconds'] / 128)}.",
+    )
+
+
+def _ends(steps: Series, seconds: Series) -> str:
+    return (
+        f"{seconds.iloc[0]:.3g} seconds an image at T = {steps.iloc[0]}, "
+        f"{seconds.iloc[-1]:.3g} at T = {steps.iloc[-1]}"
+    )
+
+
+def _training_loss(study: Study, paths: StudyPaths, dataset: str) -> Caption:
+    return Caption(
+        f"{dataset}: training loss over the updates",
+        "Mean squared error of the predicted noise, one line for each T. Models of "
+        "different T see different amounts of noise, so a lower loss does not mean "
+        "better images.",
+        f"Line charts of the training loss of {dataset} over the updates, one line for "
+        f"each of T = {_listed(sorted(study.diffusion.steps))}; one panel for each "
+        f"schedule: {', '.join(study.diffusion.schedules)}.",
+    )
+
+
+def _classification(study: Study, paths: StudyPaths, _: str | None) -> Caption:
+    table = read_table("classification", paths)
+    chosen = study.classification
+    means = [
+        f"{row.architecture} {row.set}: {100 * row.accuracy_mean:.1f}%"
+        for row in table.itertuples()
+    ]
+    return Caption(
+        "Classifiers trained on real, generated and mixed images",
+        f"{' against '.join(chosen.datasets)}. {_sets(chosen)}. "
+        f"{table['test_images'].iloc[0]:,} real test images that no diffusion model "
+        f"saw; {table['runs'].iloc[0]} seeds; weights start random.",
+        f"Dot plot of classification accuracy. {'; '.join(means)}.",
+    )
+
+
+def _sets(chosen: Classification) -> str:
+    count = chosen.images_per_class
+    words = {
+        "origin": f"origin: {count} real images a class",
+        "synthesis": f"synthesis: {count} generated images a class "
+        f"({chosen.schedule}, T = {chosen.steps})",
+        "mix": "mix: real and generated images together",
+    }
+    return "; ".join(words[name] for name in chosen.sets)
+
+
+def _listed(values: list[int]) -> str:
+    return ", ".join(map(str, values))
+
+
+DESCRIBE = {
+    "dataset": _dataset,
+    "samples": _samples,
+    "fid": _scores,
+    "generation_time": _generation_time,
+    "training_loss": _training_loss,
+    "classification": _classification,
+}

@@ -1,0 +1,101 @@
+"""Which figures a study has, and what each one is drawn from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from noisesteps.config import Study
+from noisesteps.errors import ConfigError
+from noisesteps.paths import Run
+
+# More rows than these cannot be told apart on a page.
+MAX_ROWS = 20
+
+
+@dataclass(frozen=True)
+class FigureInputs:
+    """What a figure reads: names of tables, coordinates of runs, data sets."""
+
+    tables: tuple[str, ...] = ()
+    samples: tuple[Run, ...] = ()
+    datasets: tuple[str, ...] = ()
+    histories: tuple[Run, ...] = ()
+
+
+def figure_kinds(study: Study) -> dict[str, tuple[str, str | None]]:
+    """Map each figure's name to its kind and its data set, in reading order."""
+    kinds: dict[str, tuple[str, str | None]] = {}
+    for kind in ("dataset", "samples", "fid"):
+        kinds |= {f"{kind}_{name}": (kind, name) for name in study.datasets}
+    kinds["generation_time"] = ("generation_time", None)
+    if study.classification:
+        kinds["classification"] = ("classification", None)
+    names = study.datasets
+    return kinds | {f"training_loss_{name}": ("training_loss", name) for name in names}
+
+
+def figure_names(study: Study) -> list[str]:
+    """List the figures of a study."""
+    return list(figure_kinds(study))
+
+
+def figure_kind(figure: str, study: Study) -> tuple[str, str | None]:
+    """Return a figure's kind and its data set.
+
+    Raises
+    ------
+    ConfigError
+        If `figure` is not one of `figure_names(study)`.
+    """
+    kinds = figure_kinds(study)
+    if figure == "classification" and study.classification is None:
+        raise ConfigError(
+            "figure classification needs the key `classification`, which the study "
+            "lacks; add it or leave the figure out."
+        )
+    if figure not in kinds:
+        raise ConfigError(
+            f"there is no figure {figure}; choose one of {', '.join(kinds)}."
+        )
+    return kinds[figure]
+
+
+def evenly(count: int, total: int) -> list[int]:
+    """Return up to `count` indices below `total`, evenly spread, both ends included."""
+    if count >= total:
+        return list(range(total))
+    return [round(place * (total - 1) / max(count - 1, 1)) for place in range(count)]
+
+
+def rows_shown(study: Study) -> list[int]:
+    """Return the values of T that a grid has rows for, in ascending order.
+
+    Of more than `MAX_ROWS` values, that many are taken evenly.
+    """
+    steps = sorted(study.diffusion.steps)
+    return [steps[place] for place in evenly(MAX_ROWS, len(steps))]
+
+
+def figure_inputs(figure: str, study: Study) -> FigureInputs:
+    """Say what a figure is drawn from.
+
+    Raises
+    ------
+    ConfigError
+        If the study has no figure of that name.
+    """
+    kind, dataset = figure_kind(figure, study)
+    match kind:
+        case "dataset":
+            return FigureInputs(datasets=(dataset,))
+        case "samples":
+            shown = rows_shown(study)
+            runs = [run for run in study.runs_of(dataset) if run.steps in shown]
+            return FigureInputs(samples=tuple(runs))
+        case "fid":
+            return FigureInputs(tables=(figure,))
+        case "generation_time":
+            return FigureInputs(tables=("generation_time",))
+        case "classification":
+            return FigureInputs(tables=("classification", "classifiers"))
+    return FigureInputs(histories=tuple(study.runs_of(dataset)))

@@ -1,0 +1,162 @@
+"""How every figure looks: colours, type, axes, and files without a date in them."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from noisesteps.files import atomic
+
+WIDTH = 7.2  # inches: 1080 pixels at the default 150 dots an inch
+INK, QUIET, FAINT = "#222222", "#666666", "#d9d9d9"
+# Okabe & Ito's colours, which colour-blind readers tell apart.
+BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY = (
+    "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9",
+)  # fmt: skip
+SCHEDULES = {
+    "linear": (BLUE, "o"),
+    "linear_scaled": (VERMILION, "s"),
+    "cosine": (GREEN, "^"),
+}
+SEQUENCE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
+SETTINGS = {
+    "font.family": ["DejaVu Sans"],
+    "font.size": 9,
+    "text.color": INK,
+    "axes.edgecolor": QUIET,
+    "axes.labelcolor": INK,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.6,
+    "xtick.color": QUIET,
+    "ytick.color": QUIET,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 4.5,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "svg.fonttype": "none",
+    "svg.hashsalt": "noisesteps",
+}
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Apply the style to figures made inside, and leave no trace outside."""
+    with mpl.rc_context(SETTINGS):
+        yield
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure of a size in inches, rendered by Agg."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save(figure: Figure, png: Path, svg: Path, dpi: int) -> list[Path]:
+    """Write a figure as PNG and SVG, equal bytes for equal figures."""
+    _freeze(figure)
+    for path, metadata in ((png, {"Software": None}), (svg, {"Date": None})):
+        with atomic(path) as temporary:
+            figure.savefig(temporary, dpi=dpi, metadata=metadata)
+    return [png, svg]
+
+
+def _freeze(figure: Figure) -> None:
+    """Settle the layout once, rounded.
+
+    The solver's last digits differ from run to run, and an SVG file repeats them.
+    """
+    if figure.get_layout_engine() is None:
+        return
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        axes.set_position([round(value, 6) for value in axes.get_position().bounds])
+
+
+def headline(figure: Figure, title: str, details: str) -> None:
+    """Put a bold title above smaller print, wrapped to the figure's width.
+
+    The space is taken from the figure's constrained layout, so nothing overlaps.
+    """
+    width, height = figure.get_size_inches()
+    bold = textwrap.wrap(title, int(width * 10.5))
+    small = textwrap.wrap(details, int(width * 15))
+    top = 0.1
+    for lines, size, weight, colour in (
+        (bold, 11, "bold", INK),
+        (small, 8.5, "normal", QUIET),
+    ):
+        figure.text(
+            0.1 / width, 1 - top / height, "\n".join(lines), fontsize=size,
+            fontweight=weight, color=colour, va="top", linespacing=1.3,
+        )  # fmt: skip
+        top += len(lines) * size * 1.45 / 72 + 0.04
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        edge = 0.06 / width
+        engine.set(rect=(edge, 0.01, 1 - 2 * edge, 0.99 - (top + 0.04) / height))
+
+
+def steps_axis(axes: Axes, steps: list[int]) -> None:
+    """Lay out the horizontal axis for the values of T.
+
+    Values whose gaps differ tenfold, such as 10, 20, 1000, get a logarithmic axis.
+    """
+    axes.set_xlabel("number of noise steps T")
+    values = sorted(set(steps))
+    gaps = [right - left for left, right in pairwise(values)]
+    if gaps and max(gaps) > 10 * min(gaps):
+        axes.set_xscale("log")
+    else:
+        margin = 0.04 * (values[-1] - values[0]) or 0.5 * values[0]
+        axes.set_xlim(values[0] - margin, values[-1] + margin)
+    if len(values) <= 6 or axes.get_xscale() == "log":
+        axes.set_xticks(values, [f"{value:,}" for value in values])
+        axes.minorticks_off()
+    else:
+        round_ticks(axes, 6)
+
+
+def round_ticks(axes: Axes, ticks: int) -> None:
+    """Put about `ticks` round whole numbers on the horizontal axis."""
+    axes.xaxis.set_major_locator(MaxNLocator(ticks, steps=[1, 2, 5, 10], integer=True))
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+
+
+def from_zero(axes: Axes) -> None:
+    """Start the vertical axis at zero, with room above the highest value."""
+    axes.set_ylim(0, 1.08 * axes.dataLim.ymax)
+
+
+def time_unit(seconds: float) -> tuple[float, str]:
+    """Choose the unit that keeps a longest time readable: its seconds, its name."""
+    if seconds >= 2 * 3600:
+        return 3600.0, "hours"
+    return (60.0, "minutes") if seconds >= 180 else (1.0, "seconds")
+
+
+def legend_below(figure: Figure, axes: Axes, columns: int) -> None:
+    """Put the legend of one axes under the figure, where it covers no data."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower left", ncols=columns)

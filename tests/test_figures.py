@@ -1,0 +1,331 @@
+"""Figures: what is drawn is what was measured, and the files are what they claim."""
+
+from __future__ import annotations
+
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+import finished_study
+from noisesteps import figures, tables
+from noisesteps.config import parse_study
+from noisesteps.diffusion import Diffusion
+from noisesteps.errors import ConfigError, StageError
+from noisesteps.figures import accuracy, costs, grids, scores, style
+from noisesteps.figures.inputs import evenly, rows_shown
+from noisesteps.paths import Run
+
+STUDY = finished_study.study()
+SVG_TEXT = "{http://www.w3.org/2000/svg}text"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Write a finished study once, with its tables; tests only read it."""
+    folder = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        paths = finished_study.write_study(STUDY)
+        for name in tables.table_names(STUDY):
+            tables.write_csv(paths.table(name), tables.tabulate(name, STUDY, paths))
+    return folder, paths
+
+
+@pytest.fixture
+def paths(finished, monkeypatch):
+    monkeypatch.chdir(finished[0])
+    return finished[1]
+
+
+@pytest.fixture
+def own_paths(tmp_path, monkeypatch):
+    """Write a finished study that the test may change."""
+    monkeypatch.chdir(tmp_path)
+    return finished_study.write_study(STUDY)
+
+
+def texts(svg) -> str:
+    """Return the words of an SVG file; formulas are taken from its comments."""
+    parser = ElementTree.XMLParser(target=ElementTree.TreeBuilder(insert_comments=True))
+    return " ".join(
+        "".join(element.itertext())
+        for element in ElementTree.parse(svg, parser).iter()
+        if element.tag in (SVG_TEXT, ElementTree.Comment)
+    )
+
+
+EXPECTED = {
+    "dataset_toy_flowers": ["toy_flowers: 8 of 12 training images", "4 further"],
+    "samples_toy_flowers": ["T = 100", "T = 900", "linear_scaled", "= 0.603"],
+    "fid_toy_flowers": [
+        "toy_flowers: FD (EfficientNet-Lite0) over",
+        "N = 8 generated images",
+        "linear (best: 101.1 at T = 900)",
+        "real held-out images: 42.5",
+        "number of noise steps T",
+        "is not noise",
+    ],
+    "generation_time": ["time for 8 images, seconds", "CPU <model>", "dissertation"],
+    "classification": ["resnet18", "vgg16", "82.0", "guessing (50%)", "dissertation"],
+    "training_loss_toy_flowers": ["updates", "T = 900", "squared error of the noise"],
+}
+# Four pictures of 0.85 inches are narrower than a chart; eight in two panels, wider.
+WIDTHS = {"dataset_toy_flowers": 345, "samples_toy_flowers": 444}
+
+
+@pytest.mark.parametrize("figure", EXPECTED)
+def test_files_are_whole_and_say_what_they_show(paths, figure):
+    png, svg = figures.draw(figure, STUDY, paths)
+    assert (png, svg) == (paths.figure(figure), paths.figure(figure, ".svg"))
+    with Image.open(png) as picture:
+        picture.load()
+        assert picture.width == WIDTHS.get(figure, 432)  # 7.2 inches
+    shown = texts(svg)
+    for words in EXPECTED[figure]:
+        assert words in shown
+    before = [path.read_bytes() for path in (png, svg)]
+    figures.draw(figure, STUDY, paths)
+    assert [path.read_bytes() for path in (png, svg)] == before
+    assert b"<dc:date>" not in before[1]
+
+
+def test_every_name_has_inputs_that_exist(paths):
+    for name in figures.figure_names(STUDY):
+        reads = figures.figure_inputs(name, STUDY)
+        assert any((reads.tables, reads.samples, reads.datasets, reads.histories))
+        assert all(paths.table(table).is_file() for table in reads.tables)
+
+
+def test_a_figure_of_one_data_set_reads_that_data_set_alone():
+    assert figures.figure_inputs("fid_toy_flowers", STUDY).tables == (
+        "fid_toy_flowers",
+    )
+    runs = tuple(STUDY.runs_of("toy_flowers"))
+    assert figures.figure_inputs("samples_toy_flowers", STUDY).samples == runs
+    assert figures.figure_inputs("training_loss_toy_flowers", STUDY).histories == runs
+
+
+def test_without_classifiers_there_is_no_such_figure():
+    study = STUDY.model_copy(update={"classification": None})
+    assert "classification" not in figures.figure_names(study)
+    with pytest.raises(ConfigError, match="needs the key `classification`"):
+        figures.figure_inputs("classification", study)
+    with pytest.raises(ConfigError, match="there is no figure fid; choose one of"):
+        figures.figure_inputs("fid", study)
+
+
+def lines(axes) -> dict[str, tuple[list[float], list[float]]]:
+    return {
+        line.get_label(): (list(line.get_xdata()), list(line.get_ydata()))
+        for line in axes.get_lines()
+        if not line.get_label().startswith("_")
+    }
+
+
+def test_another_score_keeps_the_dissertation_on_its_own_axis(paths):
+    main, beside = scores.draw_scores(STUDY, paths, "oxford_flowers").axes
+    drawn = lines(main)
+    assert drawn["linear (best: 101.1 at T = 900)"] == (
+        [100, 900],
+        pytest.approx([110, 100 + 1000 / 900]),
+    )
+    assert drawn["real held-out images: 42.5"][1] == [42.5, 42.5]
+    assert not any("dissertation" in label for label in drawn)
+    ((steps, fids),) = lines(beside).values()
+    assert steps == list(range(100, 2001, 100))
+    assert fids[0] == 369.88
+
+
+def test_a_comparable_fid_shares_the_axis_with_the_dissertation(own_paths):
+    table = tables.tabulate("fid_oxford_flowers", STUDY, own_paths)
+    table = table.assign(metric="FID", images=128)
+    assert scores.comparable(table)
+    assert not scores.comparable(table.assign(images=64))
+    tables.write_csv(own_paths.table("fid_oxford_flowers"), table)
+    (main,) = scores.draw_scores(STUDY, own_paths, "oxford_flowers").axes
+    assert lines(main)["dissertation, linear"][1][0] == 369.88
+
+
+def test_unknown_data_sets_and_floors_are_left_out(paths):
+    assert len(scores.draw_scores(STUDY, paths, "toy_flowers").axes) == 1
+    main = scores.draw_scores(STUDY, paths, "smithsonian_butterflies").axes[0]
+    assert not any("real held-out" in label for label in lines(main))
+
+
+def test_the_mismatch_ends_where_the_signal_is_a_twentieth(paths):
+    table = tables.read_table("fid_toy_flowers", paths)
+    # 0.5 at T = 100 and 0.005 at T = 900: a tenth of the first lies halfway.
+    assert scores.mismatch_ends(table) == pytest.approx(500)
+    assert scores.mismatch_ends(table.query("steps == 100")) == np.inf
+    assert scores.mismatch_ends(table.query("steps == 900")) is None
+    assert scores.mismatch_ends(table.query("schedule == 'linear_scaled'")) is None
+
+
+def test_the_interpolated_mismatch_agrees_with_the_process(paths):
+    signal = {t: float(Diffusion(t, "linear").terminal_signal) for t in (500, 700)}
+    table = tables.read_table("fid_toy_flowers", paths).query("schedule == 'linear'")
+    table = table.assign(steps=[500, 700], terminal_signal=list(signal.values()))
+    end = scores.mismatch_ends(table)
+    assert Diffusion(round(end), "linear").terminal_signal == pytest.approx(
+        0.05, rel=0.02
+    )
+
+
+def test_times_are_scaled_to_the_images_of_the_study(paths):
+    ours, theirs = costs.draw_generation_time(STUDY, paths, None).axes
+    # This run made 16 images for the classifiers, in 14.4 seconds.
+    assert lines(ours)["oxford_flowers, linear"] == (
+        [100, 900],
+        pytest.approx([0.8, 7.2]),
+    )
+    (line,) = theirs.get_lines()
+    assert line.get_ydata()[-1] == pytest.approx((2 * 3600 + 48 * 60 + 40) / 3600)
+
+
+def test_no_point_touches_the_edge_of_a_chart(paths):
+    for axes in (
+        *scores.draw_scores(STUDY, paths, "oxford_flowers").axes,
+        *costs.draw_generation_time(STUDY, paths, None).axes,
+    ):
+        bottom, top = axes.get_ylim()
+        highest = max(max(line.get_ydata()) for line in axes.get_lines())
+        assert bottom == 0
+        assert 1.05 * highest < top < 1.2 * highest
+
+
+def test_losses_are_drawn_over_updates(paths):
+    with style.styled():
+        panels = costs.draw_training_loss(STUDY, paths, "toy_flowers").axes
+    assert [axes.get_title("left") for axes in panels] == ["linear", "linear_scaled"]
+    for axes in panels:
+        assert len(axes.get_lines()) == 2
+        line = axes.get_lines()[0]
+        assert list(line.get_xdata()) == [50, 100, 150]
+        assert list(line.get_ydata()) == pytest.approx([1, 1 / 2, 1 / 3])
+
+
+def test_every_seed_is_a_dot(paths):
+    figure = accuracy.draw_classification(STUDY, paths, None)
+    first = figure.axes[0]
+    dots = [line for line in first.get_lines() if line.get_marker() == "o"]
+    assert [list(line.get_ydata()) for line in dots] == [
+        pytest.approx(values) for values in ([70, 72, 74], [60, 62, 64], [80, 82, 84])
+    ]
+    hollow = [line for line in first.get_lines() if line.get_marker() == "D"]
+    assert [line.get_ydata()[0] for line in hollow] == pytest.approx([65, 59, 72])
+
+
+def test_rows_of_the_grid_are_values_of_t(own_paths):
+    """Give every sample a colour of its own and look for it in the picture."""
+    runs = STUDY.runs_of("toy_flowers")
+    colours = {}
+    for number, run in enumerate(runs):
+        images = np.zeros((8, 3, 8, 8), np.uint8)
+        for index in range(8):
+            colours[run, index] = (40 + 50 * number, 10 + 20 * index, 200 - 7 * index)
+            images[index] = np.reshape(colours[run, index], (3, 1, 1))
+        np.save(own_paths.samples(run) / "images.npy", images)
+    png, _ = figures.draw("samples_toy_flowers", STUDY, own_paths)
+    pixels = np.asarray(Image.open(png).convert("RGB"))
+
+    def place(run: Run, index: int) -> tuple[float, float]:
+        found = np.argwhere((pixels == colours[run, index]).all(axis=-1))
+        assert len(found) > 100
+        return tuple(found.mean(axis=0))
+
+    where = {run: [place(run, index) for index in range(4)] for run in runs}
+    for run in runs:
+        (y, x), *others = where[run]
+        assert all(abs(other[0] - y) < 1 for other in others)
+        assert x < others[0][1] < others[1][1] < others[2][1]
+    small, large = runs[0], runs[1]
+    assert (small.steps, large.steps) == (100, 900)
+    assert where[small][0][0] < where[large][0][0]
+    assert where[small][3][1] < where[runs[2]][0][1]  # the next schedule's panel
+    unseen = (pixels == colours[small, 4]).all(axis=-1)
+    assert not unseen.any()
+
+
+def test_pictures_keep_their_pixels():
+    images = np.arange(2 * 3 * 3 * 2 * 2, dtype=np.uint8).reshape(2, 3, 3, 2, 2)
+    canvas = grids.compose(images, side=4, gap=1)
+    assert canvas.shape == (10, 15, 3)
+    tile = canvas[5:9, 10:14]  # second row, third column
+    assert (tile[::2, ::2].transpose(2, 0, 1) == images[1, 2]).all()
+    assert (tile[1::2, 1::2].transpose(2, 0, 1) == images[1, 2]).all()
+    assert (canvas[4] == 255).all()
+    assert (canvas[:, 4] == 255).all()
+
+
+@given(st.integers(1, 60), st.integers(1, 60))
+def test_evenly_takes_both_ends(count, total):
+    places = evenly(count, total)
+    assert len(places) == min(count, total)
+    assert places == sorted(set(places))
+    assert places[0] == 0
+    assert count == 1 or places[-1] == total - 1
+
+
+def test_the_dissertations_twenty_values_all_have_a_row():
+    study = finished_study.study(
+        diffusion={"steps": list(range(2000, 0, -100))}, classification=None
+    )
+    assert rows_shown(study) == list(range(100, 2001, 100))
+    study = finished_study.study(
+        diffusion={"steps": list(range(1, 102))}, classification=None
+    )
+    shown = rows_shown(study)
+    assert (len(shown), shown[0], shown[-1]) == (20, 1, 101)
+
+
+def test_one_model_alone_can_be_drawn(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    study = parse_study(
+        {
+            "study": "one",
+            "datasets": {"toy_flowers": {"format": "toy_flowers", "train": 16}},
+            "preprocess": {"image_size": 8},
+            "diffusion": {"steps": [100]},
+            "sampling": {"images": 2, "batch_size": 2},
+            "evaluation": {"extractor": "efficientnet-lite0"},
+            "figures": {"dpi": 50},
+        }
+    )
+    paths = finished_study.write_study(study)
+    for name in tables.table_names(study):
+        tables.write_csv(paths.table(name), tables.tabulate(name, study, paths))
+    for name in figures.figure_names(study):
+        assert all(path.stat().st_size for path in figures.draw(name, study, paths))
+
+
+def test_missing_and_wrong_inputs_are_named(own_paths):
+    run = Run("toy_flowers", "linear", 900)
+    samples = own_paths.samples(run) / "images.npy"
+    np.save(samples, np.zeros((4, 8, 8, 3), np.uint8))
+    with pytest.raises(StageError, match=r"images\.npy holds uint8 \(4, 8, 8, 3\)"):
+        figures.draw("samples_toy_flowers", STUDY, own_paths)
+    samples.unlink()
+    with pytest.raises(StageError, match=rf"{samples} is missing.*stage sample"):
+        figures.draw("samples_toy_flowers", STUDY, own_paths)
+    (own_paths.data("toy_flowers") / "images.npy").unlink()
+    with pytest.raises(StageError, match=r"images\.npy is missing"):
+        figures.draw("dataset_toy_flowers", STUDY, own_paths)
+    (own_paths.model(run) / "history.csv").write_text("epoch\n1\n")
+    with pytest.raises(StageError, match=r"history\.csv cannot be read"):
+        figures.draw("training_loss_toy_flowers", STUDY, own_paths)
+    with pytest.raises(StageError, match=r"fid_toy_flowers\.csv is missing"):
+        figures.draw("fid_toy_flowers", STUDY, own_paths)
+    assert not list(own_paths.root.glob("figures/*"))
+
+
+def test_captions_tell_the_numbers(paths):
+    words = figures.caption("fid_toy_flowers", STUDY, paths)
+    assert "linear: 110.0 at T = 100, lowest 101.1 at T = 900" in words.alt
+    assert "8 generated images a model against 12 training images" in words.text
+    words = figures.caption("classification", STUDY, paths)
+    assert "resnet18 mix: 82.0%" in words.alt
+    assert "16 real images a class" in words.text

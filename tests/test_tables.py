@@ -1,0 +1,251 @@
+"""Tables: records in, numbers out that can be checked by hand."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+import finished_study
+from noisesteps import tables
+from noisesteps.errors import ConfigError, StageError
+from noisesteps.files import read_json, write_json
+from noisesteps.paths import Run
+
+STUDY = finished_study.study()
+LINEAR = Run("oxford_flowers", "linear", 100)
+
+
+@pytest.fixture
+def paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return finished_study.write_study(STUDY)
+
+
+def row(frame: pd.DataFrame, **where: object) -> pd.Series:
+    for column, value in where.items():
+        frame = frame[frame[column] == value]
+    assert len(frame) == 1
+    return frame.iloc[0]
+
+
+def test_dissertation_holds_every_printed_number():
+    fid = tables.dissertation("fid")
+    assert len(fid) == 60
+    assert (
+        fid.groupby("dataset")["steps"].apply(list).tolist()
+        == [list(range(100, 2001, 100))] * 3
+    )
+    # The sums of the printed columns: one digit copied wrongly would change them.
+    sums = fid.groupby("dataset")["fid"].sum().round(2).to_dict()
+    assert sums == {
+        "anime_faces": 2682.17,
+        "oxford_flowers": 3055.48,
+        "smithsonian_butterflies": 6776.36,
+    }
+    assert row(fid, dataset="oxford_flowers", steps=100)["fid"] == 369.88
+    assert row(fid, dataset="smithsonian_butterflies", steps=1700)["fid"] == 308.78
+    assert row(fid, dataset="anime_faces", steps=600)["fid"] == 95.55
+    assert row(fid, dataset="anime_faces", steps=2000)["fid"] == 109.04
+
+
+def test_dissertation_times_and_accuracies():
+    times = tables.dissertation("generation_time")
+    assert len(times) == 20
+    assert times["seconds"].sum() == 106_150  # of the printed column
+    assert row(times, steps=100)["seconds"] == 8 * 60 + 20
+    assert row(times, steps=2000)["seconds"] == 2 * 3600 + 48 * 60 + 40
+    accuracy = tables.dissertation("classification")
+    assert len(accuracy) == 6
+    assert accuracy["accuracy"].tolist() == [0.65, 0.59, 0.72, 0.61, 0.54, 0.70]
+
+
+def test_dissertation_names_the_contradiction_about_the_faces():
+    hours = tables.dissertation("training_time")
+    assert hours["hours"].tolist() == [15, 2, 30]
+    assert hours["hours"].sum() * 20 == 940
+    assert (15 + 2 + 50) * 20 != 940  # what the text writes
+    assert "50" in row(hours, dataset="anime_faces")["note"]
+
+
+def test_models_has_one_row_for_each_run(paths):
+    frame = tables.tabulate("models", STUDY, paths)
+    coordinates = frame[["dataset", "schedule", "steps"]].itertuples(index=False)
+    assert [Run(*found) for found in coordinates] == STUDY.runs
+    first = frame.iloc[0]
+    assert (first["terminal_signal"], first["parameters"]) == (0.5, 1234)
+    assert (first["optimizer_steps"], first["final_loss"]) == (150, 0.25)
+    assert (first["seconds"], first["device"]) == (100.0, "CPU <model>")
+
+
+def test_training_time_averages_over_the_models(paths):
+    frame = tables.tabulate("training_time", STUDY, paths)
+    assert len(frame) == 6
+    flowers = row(frame, dataset="oxford_flowers", schedule="linear")
+    assert (flowers["models"], flowers["mean_seconds"]) == (2, 500.0)
+    assert flowers["total_seconds"] == 1000.0
+    assert flowers["mean_hours"] == pytest.approx(500 / 3600)
+    assert flowers["dissertation_hours"] == 15
+
+
+def test_dissertation_stands_only_beside_its_schedule_and_data_sets(paths):
+    hours = tables.tabulate("training_time", STUDY, paths)
+    known = hours.dropna(subset="dissertation_hours")
+    assert list(zip(known["dataset"], known["schedule"], strict=True)) == [
+        ("oxford_flowers", "linear"),
+        ("smithsonian_butterflies", "linear"),
+    ]
+    scores = tables.tabulate("fid", STUDY, paths)
+    known = scores.dropna(subset="dissertation_fid")
+    assert known["dissertation_fid"].tolist() == [369.88, 133.55, 464.27, 314.49]
+    assert set(known["schedule"]) == {"linear"}
+
+
+def test_scores_keep_what_was_measured(paths):
+    frame = tables.tabulate("fid", STUDY, paths)
+    assert len(frame) == len(STUDY.runs)
+    scaled = row(frame, dataset="toy_flowers", schedule="linear_scaled", steps=900)
+    assert scaled["value"] == pytest.approx(2 * (100 + 1000 / 900))
+    assert (scaled["images"], scaled["reference_images"]) == (8, 12)
+    assert scaled["metric"] == finished_study.METRIC
+    assert scaled["real_floor"] == 42.5
+    assert pd.isna(
+        row(frame, dataset="smithsonian_butterflies", schedule="linear", steps=100)[
+            "real_floor"
+        ]
+    )
+
+
+def test_a_data_set_has_its_scores_alone(paths):
+    assert tables.table_runs("fid_toy_flowers", STUDY) == STUDY.runs_of("toy_flowers")
+    whole = tables.tabulate("fid", STUDY, paths)
+    part = tables.tabulate("fid_toy_flowers", STUDY, paths)
+    expected = whole[whole["dataset"] == "toy_flowers"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(part, expected)
+
+
+def test_generation_time_keeps_the_count_of_each_run(paths):
+    frame = tables.tabulate("generation_time", STUDY, paths)
+    for_classifiers = row(frame, dataset="oxford_flowers", schedule="linear", steps=900)
+    assert (for_classifiers["images"], for_classifiers["seconds"]) == (16, 14.4)
+    assert for_classifiers["dissertation_seconds"] == 75 * 60 + 50
+    scored = row(frame, dataset="toy_flowers", schedule="linear", steps=900)
+    assert (scored["images"], scored["seconds"]) == (8, 7.2)
+    assert scored["seconds_per_image"] == 0.9
+    assert (frame["sampling_steps"] == frame["steps"]).all()
+
+
+def test_classification_has_means_and_sample_deviations(paths):
+    frame = tables.tabulate("classification", STUDY, paths)
+    assert len(frame) == 6
+    mix = row(frame, architecture="resnet18", set="mix")
+    assert mix["accuracy_mean"] == pytest.approx(0.82)
+    assert mix["accuracy_std"] == pytest.approx(statistics.stdev([0.80, 0.82, 0.84]))
+    assert (mix["runs"], mix["train_images"], mix["test_images"]) == (3, 64, 10)
+    assert (mix["schedule"], mix["steps"]) == ("linear", 900)
+    assert mix["dissertation_accuracy"] == 0.72
+
+
+def test_one_seed_has_no_deviation(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    chosen = STUDY.classification.model_copy(update={"seeds": 1})
+    study = STUDY.model_copy(update={"classification": chosen})
+    frame = tables.tabulate("classification", study, finished_study.write_study(study))
+    assert frame["accuracy_std"].isna().all()
+    assert (frame["runs"] == 1).all()
+
+
+def test_other_classes_have_no_dissertation_beside_them(paths):
+    chosen = STUDY.classification.model_copy(
+        update={"datasets": ["oxford_flowers", "toy_flowers"]}
+    )
+    study = STUDY.model_copy(update={"classification": chosen})
+    frame = tables.tabulate("classification", study, paths)
+    assert frame["dissertation_accuracy"].isna().all()
+
+
+@pytest.mark.parametrize("table", tables.table_names(STUDY))
+def test_csv_brings_back_the_table(paths, table):
+    frame = tables.tabulate(table, STUDY, paths)
+    tables.write_csv(paths.table(table), frame)
+    read = tables.read_table(table, paths)
+    pd.testing.assert_frame_equal(read, frame, rtol=1e-7)
+    before = paths.table(table).read_bytes()
+    tables.write_csv(paths.table(table), read)
+    assert paths.table(table).read_bytes() == before
+
+
+def test_csv_is_plain_text(paths):
+    frame = tables.tabulate("training_time", STUDY, paths)
+    tables.write_csv(paths.table("training_time"), frame)
+    lines = paths.table("training_time").read_text().splitlines()
+    assert lines[0] == (
+        "dataset,schedule,models,mean_seconds,total_seconds,mean_hours,"
+        "dissertation_hours,device"
+    )
+    assert lines[1] == "oxford_flowers,linear,2,500,1000,0.13888889,15,CPU <model>"
+    assert lines[2] == "oxford_flowers,linear_scaled,2,500,1000,0.13888889,,CPU <model>"
+
+
+def test_a_missing_record_names_its_file_and_stage(paths):
+    missing = paths.score(LINEAR) / "score.json"
+    missing.unlink()
+    with pytest.raises(StageError, match=rf"{missing} is missing.*stage score"):
+        tables.tabulate("fid", STUDY, paths)
+    tables.tabulate("fid_toy_flowers", STUDY, paths)  # does not depend on it
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}"])
+def test_a_damaged_record_is_not_a_traceback(paths, content):
+    damaged = paths.model(LINEAR) / "model.json"
+    damaged.write_text(content)
+    with pytest.raises(StageError, match=rf"{damaged}.*remove it.*stage train"):
+        tables.tabulate("models", STUDY, paths)
+
+
+def test_a_record_without_a_key_names_the_key(paths):
+    path = paths.samples(LINEAR) / "sample.json"
+    record = read_json(path)
+    del record["seconds_per_image"]
+    write_json(path, record)
+    with pytest.raises(StageError, match="lacks the key 'seconds_per_image'"):
+        tables.tabulate("generation_time", STUDY, paths)
+
+
+def test_a_missing_table_names_its_stage(paths):
+    with pytest.raises(StageError, match=r"fid\.csv is missing.*stage tabulate"):
+        tables.read_table("fid", paths)
+
+
+def test_unknown_tables_are_refused(paths):
+    with pytest.raises(ConfigError, match="there is no table scores; choose one of"):
+        tables.tabulate("scores", STUDY, paths)
+    study = STUDY.model_copy(update={"classification": None})
+    assert "classification" not in tables.table_names(study)
+    with pytest.raises(ConfigError, match="`classification`"):
+        tables.table_runs("classification", study)
+
+
+def test_kinds_of_records():
+    kinds = {name: tables.record_kind(name) for name in tables.table_names(STUDY)}
+    assert kinds.pop("generation_time") == "sample"
+    assert {kinds.pop("models"), kinds.pop("training_time")} == {"model"}
+    assert {kinds.pop(name) for name in ("classification", "classifiers")} == {
+        "classifier"
+    }
+    assert set(kinds.values()) == {"score"}
+    assert tables.table_runs("classification", STUDY) == []
+
+
+def test_planning_imports_nothing_heavy():
+    program = (
+        "import sys, noisesteps.tables, noisesteps.figures\n"
+        "print([m for m in ('pandas', 'matplotlib', 'torch') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
