@@ -1,0 +1,178 @@
+"""From noise to images: the loop of ancestral and of DDIM sampling.
+
+Ho et al. 2020, algorithm 2; Song et al. 2021 (DDIM), equation (12).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from noisesteps.config import Sampling
+from noisesteps.devices import synchronize
+from noisesteps.diffusion import Diffusion
+from noisesteps.errors import StageError
+from noisesteps.models import UNet
+from noisesteps.sampling.noise import ImageNoise
+from noisesteps.seeds import Key
+
+logger = logging.getLogger("noisesteps.sampling")
+
+AUTOCAST = {"fp16": torch.float16, "bf16": torch.bfloat16}
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Generated images and what they cost.
+
+    Attributes
+    ----------
+    images
+        uint8 (N,3,H,W), RGB.
+    batch_seconds
+        Wall time of each batch, the device's work included.
+    """
+
+    images: np.ndarray
+    batch_seconds: list[float]
+
+
+def generate(
+    network: UNet,
+    diffusion: Diffusion,
+    sampling: Sampling,
+    *,
+    images: int,
+    key: tuple[Key, ...],
+    device: torch.device,
+    first: int = 0,
+    progress: Progress | None = None,
+) -> Samples:
+    """Generate images number `first` to `first + images - 1` of a model.
+
+    An image depends on its number and the key alone: not on `images`, `first` or
+    `sampling.batch_size`. To the last bit this holds as far as the convolutions and
+    normalisations sum in one order whatever the batch; some kernels do not, and then
+    an image can differ by rounding, that is by one grey level in few pixels.
+
+    Parameters
+    ----------
+    network
+        A trained U-Net; moved to `device`, channels last.
+    diffusion
+        The process that it was trained with.
+    sampling
+        `batch_size`, `method`, `sampling_steps` and `precision`; its `images` is
+        ignored in favour of `images`.
+    images
+        How many images to generate.
+    key
+        `(seed, "sample", dataset, schedule, steps)`; image i draws its noise from
+        `torch_generator(*key, i)`.
+    device
+        Where the network runs.
+    first
+        Number of the first image.
+    progress
+        Called with (images done, images in all) after each batch. None: a bar on a
+        terminal, log lines elsewhere.
+
+    Returns
+    -------
+    Samples
+        The images and the time each batch took.
+
+    Raises
+    ------
+    ConfigError
+        If `sampling.sampling_steps` exceeds T.
+    StageError
+        If the network's predictions are not finite.
+    """
+    process = diffusion.respaced(sampling.sampling_steps or diffusion.steps)
+    network.to(device=device, memory_format=torch.channels_last)
+    shape = (3, network.image_size, network.image_size)
+    done = np.empty((images, *shape), dtype=np.uint8)
+    batch_seconds = []
+    with (
+        torch.inference_mode(),
+        _reporter(images, progress) as report,
+        _autocast(device, sampling.precision),
+    ):
+        embeddings = _embed(network, process, device)
+        for start in range(0, images, sampling.batch_size):
+            stop = min(start + sampling.batch_size, images)
+            began = time.perf_counter()
+            noise = ImageNoise(key, range(first + start, first + stop), shape, device)
+            batch = _denoise(network, process, sampling.method, embeddings, noise)
+            done[start:stop] = to_uint8(batch).cpu().numpy()
+            synchronize(device)
+            batch_seconds.append(time.perf_counter() - began)
+            report(stop, images)
+    return Samples(done, batch_seconds)
+
+
+def _embed(network: UNet, process: Diffusion, device: torch.device) -> torch.Tensor:
+    """Compute the time embeddings of all steps at once, in full precision."""
+    with torch.autocast(device.type, enabled=False):
+        return network.embed_timesteps(process.timesteps.to(device))
+
+
+def _denoise(
+    network: UNet,
+    process: Diffusion,
+    method: str,
+    embeddings: torch.Tensor,
+    noise: ImageNoise,
+) -> torch.Tensor:
+    """Run the reverse process from x_T to x_0 in [-1, 1] for one batch."""
+    x = noise.draw()
+    for t in reversed(range(process.steps)):
+        predicted = network(x, embedding=embeddings[t : t + 1])
+        if method == "ddim":
+            x = process.ddim_step(predicted, t, x)
+        else:
+            x = process.step(predicted, t, x, noise.draw() if t else None)
+    if not torch.isfinite(x).all():
+        raise StageError(
+            "the network predicts values that are not finite numbers; set "
+            "sampling.precision: fp32, or train the model again."
+        )
+    return x
+
+
+def to_uint8(images: torch.Tensor) -> torch.Tensor:
+    """Turn [-1, 1] into 0 to 255, clamped and rounded to the nearest."""
+    return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def _autocast(device: torch.device, precision: str) -> AbstractContextManager:
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=AUTOCAST[precision])
+
+
+@contextmanager
+def _reporter(images: int, progress: Progress | None) -> Iterator[Progress]:
+    """Yield what to call after each batch."""
+    if progress is not None:
+        yield progress
+        return
+    with tqdm(
+        total=images, desc="sampling", unit="image", disable=None, leave=False
+    ) as bar:
+
+        def report(done: int, total: int) -> None:
+            bar.update(done - bar.n)
+            if bar.disable:
+                logger.info("sampled %d of %d images", done, total)
+
+        yield report

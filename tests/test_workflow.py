@@ -1,0 +1,198 @@
+"""The workflow itself: what is asked for is built, and nothing else."""
+
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+
+from noisesteps.config import parse_study
+from noisesteps.paths import StudyPaths
+
+ROOT = Path(__file__).parents[1]
+TINY = {
+    "study": "tiny",
+    "seed": 7,
+    "datasets": {
+        "toy_flowers": {"format": "toy_flowers", "train": 20, "held_out": 8},
+        "my_squares": {"format": "folder", "path": "pictures", "held_out": 8},
+    },
+    "preprocess": {"image_size": 8},
+    "network": {"preset": "tiny"},
+    "diffusion": {"schedules": ["linear", "linear_scaled"], "steps": [2, 5]},
+    "training": {
+        **{"epochs": 2, "batch_size": 10, "warmup_steps": 1, "precision": "fp32"},
+        **{"checkpoint_epochs": 1, "log_steps": 1},
+    },
+    "sampling": {"images": 6, "batch_size": 3},
+    "evaluation": {"extractor": "efficientnet-lite0", "batch_size": 8},
+    "classification": {
+        **{"datasets": ["toy_flowers", "my_squares"], "schedule": "linear"},
+        **{"steps": 5, "images_per_class": 8, "architectures": ["resnet18"]},
+        **{"seeds": 1, "epochs": 1, "batch_size": 8, "sets": ["origin", "mix"]},
+    },
+    "figures": {"grid_columns": 4, "dpi": 60},
+}
+
+
+def snakemake(folder, *arguments):
+    """Run Snakemake in `folder` on this checkout's Snakefile."""
+    command = [sys.executable, "-m", "snakemake", "--cores", "2"]
+    command += ["--snakefile", str(ROOT / "Snakefile"), "--nocolor", *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True
+    )
+
+
+def planned_jobs(result):
+    """Read the job counts of a dry run."""
+    assert result.returncode == 0, result.stderr
+    table = result.stdout.split("Job stats:")[1].split("total")[0]
+    return {name: int(count) for name, count in re.findall(r"(\w+) +(\d+)\n", table)}
+
+
+def dry_run(folder, config, *arguments):
+    return snakemake(folder, "--configfile", str(config), "--dry-run", *arguments)
+
+
+def test_the_default_study_trains_sixty_models(tmp_path):
+    jobs = planned_jobs(dry_run(tmp_path, ROOT / "config" / "config.yaml"))
+    assert jobs["train"] == jobs["sample"] == jobs["score"] == 60
+    assert jobs["fetch"] == 4
+    assert jobs["classify"] == 2 * 3 * 5
+
+
+def test_one_figure_needs_one_data_set(tmp_path):
+    figure = "results/dissertation/figures/fid_oxford_flowers.png"
+    result = dry_run(tmp_path, ROOT / "config" / "config.yaml", figure)
+    assert planned_jobs(result)["train"] == 20
+    assert "smithsonian_butterflies" not in result.stdout
+    assert "anime_faces" not in result.stdout
+
+
+def test_a_bad_config_is_one_sentence(tmp_path):
+    bad = tmp_path / "bad.yaml"
+    bad.write_text(yaml.safe_dump(TINY | {"diffusion": {"steps": [0]}}))
+    result = dry_run(tmp_path, bad)
+    assert result.returncode != 0
+    assert "noisesteps: error: bad.yaml: `diffusion.steps[0]` is 0" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "results").exists()
+
+
+def test_values_on_the_command_line_are_refused(tmp_path):
+    config = ROOT / "config" / "demo.yaml"
+    result = dry_run(tmp_path, config, "--config", "seed=3")
+    assert result.returncode != 0
+    assert "edit" in result.stderr
+
+
+def picture_tree(folder):
+    """Draw 30 squares in two sub-folders, and put a file that is no image there."""
+    generator = np.random.default_rng(0)
+    for index in range(30):
+        pixels = np.full((20, 20, 3), generator.integers(0, 256, 3), np.uint8)
+        pixels[5:15, 5:15] = generator.integers(0, 256, 3)
+        path = folder / ("left" if index % 2 else "right side") / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    (folder / "left" / "broken.jpg").write_bytes(b"not an image")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """Run a whole tiny study, once."""
+    folder = tmp_path_factory.mktemp("study")
+    picture_tree(folder / "pictures")
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(TINY, sort_keys=False))
+    result = snakemake(folder, "--configfile", "tiny.yaml", "--resources", "gpu=1")
+    assert result.returncode == 0, result.stdout[-5000:] + result.stderr[-5000:]
+    return folder
+
+
+@pytest.mark.workflow
+def test_the_whole_study_is_built(tiny):
+    results = tiny / "results" / "tiny"
+    study = parse_study(TINY)
+    for run in study.runs:
+        model = json.loads((results / "models" / run.path / "model.json").read_text())
+        assert model["optimizer_steps"] == 2 * math.ceil(model["train_images"] / 10)
+        images = np.load(results / "samples" / run.path / "images.npy")
+        assert images.shape == (study.sample_images(run), 3, 8, 8)
+        assert images.dtype == np.uint8
+        score = json.loads((results / "metrics" / run.path / "score.json").read_text())
+        assert score["metric"] == "FD (EfficientNet-Lite0)"
+        assert np.isfinite(score["value"])
+    assert not list(results.glob("checkpoints/**/*.safetensors"))
+    for name in ("fid_toy_flowers", "samples_my_squares", "generation_time"):
+        assert (results / "figures" / f"{name}.png").stat().st_size > 1000
+        assert (results / "figures" / f"{name}.svg").stat().st_size > 1000
+    assert "<html" in (results / "report.html").read_text()
+    rejected = pd.read_csv(results / "data" / "my_squares" / "rejected.csv")
+    assert rejected["source"].tolist() == ["left/broken.jpg"]
+
+
+@pytest.mark.workflow
+def test_the_tables_cover_every_model(tiny):
+    tables = tiny / "results" / "tiny" / "tables"
+    study = parse_study(TINY)
+    scores = pd.read_csv(tables / "fid.csv")
+    keys = list(zip(scores.dataset, scores.schedule, scores.steps, strict=True))
+    assert keys == [(run.dataset, run.schedule, run.steps) for run in study.runs]
+    assert len(pd.read_csv(tables / "generation_time.csv")) == len(study.runs)
+    assert len(pd.read_csv(tables / "classification.csv")) == 2
+
+
+@pytest.mark.workflow
+def test_the_rules_and_the_package_agree_on_every_path(tiny):
+    """No stage may write a file that its rule does not declare, nor lack one."""
+    paths, study = StudyPaths("tiny"), parse_study(TINY)
+    for run in study.runs:
+        for folder in (paths.model(run), paths.samples(run), paths.score(run)):
+            assert len(list((tiny / folder).glob("*.json"))) == 1
+    assert (tiny / paths.report).exists()
+    temporary = list((tiny / "results").rglob("*partial*"))
+    assert temporary == []
+
+
+@pytest.mark.workflow
+def test_a_finished_study_is_left_alone(tiny):
+    assert "Nothing to be done" in dry_run(tiny, "tiny.yaml").stdout
+
+
+CHANGES = [
+    (("training", "learning_rate"), 0.01, {"preprocess", "reference"}),
+    (("sampling", "batch_size"), 2, {"preprocess", "train", "reference"}),
+    (("figures", "dpi"), 80, set("preprocess train sample score sets".split())),
+    (("classification", "epochs"), 2, {"preprocess", "train", "sample", "score"}),
+    (("training", "log_steps"), 2, {"train", "tabulate"}),
+]
+
+
+@pytest.mark.workflow
+@pytest.mark.parametrize(("place", "value", "untouched"), CHANGES, ids=str)
+def test_a_changed_value_reruns_its_readers(tiny, place, value, untouched):
+    section, key = place
+    config = tiny / "tiny.yaml"
+    text = config.read_text()
+    changed = TINY | {section: TINY[section] | {key: value}}
+    try:
+        config.write_text(yaml.safe_dump(changed, sort_keys=False))
+        result = dry_run(
+            tiny, config.name, "--rerun-triggers", "mtime", "params", "input"
+        )
+    finally:
+        config.write_text(text)
+    assert result.returncode == 0, result.stderr
+    planned = set(planned_jobs(result)) if "Job stats" in result.stdout else set()
+    assert not planned & untouched
+    assert planned or key == "log_steps"
