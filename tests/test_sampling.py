@@ -159,6 +159,7 @@ def test_images_do_not_depend_on_the_batch_size(preset, method):
         difference = np.abs(other.astype(int) - eight)
         assert difference.max() <= 1
         assert (difference > 0).mean() < 1e-3
+        assert preset != "tiny" or not difference.any()
 
 
 def test_images_depend_on_their_number_alone():

@@ -8,7 +8,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -29,12 +29,22 @@ class Program(click.Group):
         try:
             return super().invoke(context)
         except NoisestepsError as error:
-            click.echo(f"noisesteps: error: {error}", err=True)
-            sys.exit(error.exit_code)
+            _give_up(str(error), error.exit_code)
+        except OSError as error:
+            place = f"{error.filename}: " if error.filename else ""
+            _give_up(
+                f"{place}{error.strerror or error}; free space or mend the "
+                "permissions, and run the same command again."
+            )
 
     def list_commands(self, context: click.Context) -> list[str]:
         """List the stages in the order in which data flows through them."""
         return list(self.commands)
+
+
+def _give_up(message: str, exit_code: int = 1) -> NoReturn:
+    click.echo(f"noisesteps: error: {message}", err=True)
+    sys.exit(exit_code)
 
 
 @click.group(

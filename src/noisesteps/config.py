@@ -202,7 +202,9 @@ class Preprocess(Section):
         "skip", "skip: name it in rejected.csv and go on; refuse: end with an error."
     )
     on_duplicate: Literal["skip", "keep", "refuse"] = _key(
-        "skip", "What to do with a file whose bytes equal an earlier one's."
+        "skip",
+        "What to do with a file whose bytes equal an earlier one's; an official split "
+        "is kept whole unless this is refuse.",
     )
 
 
@@ -530,10 +532,9 @@ def folder_digest(path: str) -> str:
     for parent, folders, files in os.walk(path):
         folders.sort()
         for name in sorted(files):
-            status = Path(parent, name).stat()
-            digest.update(
-                f"{parent}/{name} {status.st_size} {status.st_mtime_ns}\n".encode()
-            )
+            status = Path(parent, name).lstat()
+            line = f"{parent}/{name} {status.st_size} {status.st_mtime_ns}\n"
+            digest.update(os.fsencode(line))
     return digest.hexdigest()[:16]
 
 

@@ -43,7 +43,8 @@ def describe(device: torch.device) -> str:
     """Return the hardware's name, for example `NVIDIA H200` or a CPU model."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{_cpu_name()}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{_cpu_name()}, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def _cpu_name() -> str:
