@@ -35,14 +35,14 @@ test: $(VENV)/.dev  ## run the linters and every test
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.dev  ## ruff, snakefmt and snakemake --lint
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check src tests
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/snakemake --lint
 
 format: $(VENV)/.dev  ## let ruff and snakefmt rewrite the sources
-	$(BIN)/ruff check --fix src tests benchmarks
-	$(BIN)/ruff format src tests benchmarks
+	$(BIN)/ruff check --fix src tests
+	$(BIN)/ruff format src tests
 	$(BIN)/snakefmt Snakefile workflow
 
 schema: $(VENV)/.runtime  ## write the config's JSON schema and table of keys anew

@@ -98,9 +98,9 @@ def dataset_option(function: Callable) -> Callable:
 def run_options(function: Callable) -> Callable:
     """Add the coordinates of one model, checked against the study."""
 
-    @click.option("--steps", type=int, required=True, help="Number of noise steps T.")
-    @click.option("--schedule", required=True, help="Beta schedule.")
     @dataset_option
+    @click.option("--schedule", required=True, help="Beta schedule.")
+    @click.option("--steps", type=int, required=True, help="Number of noise steps T.")
     @functools.wraps(function)
     def wrapper(
         study: Study, dataset: str, schedule: str, steps: int, **arguments: Any
