@@ -9,7 +9,7 @@ GPUS ?= $(if $(shell nvidia-smi -L 2>/dev/null),1,$(CORES))
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) --resources gpu=$(GPUS)
 
-.PHONY: help demo small test lint format venv lock schema bench clean
+.PHONY: help demo small test lint format venv lock schema clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12

@@ -5,6 +5,7 @@ import safetensors.torch
 import torch
 from diffusers import UNet2DModel
 
+from noisesteps.config import SIZE_MULTIPLES
 from noisesteps.errors import ConfigError, StageError
 from noisesteps.models import PRESETS, UNet, load_model, save_model
 
@@ -166,3 +167,9 @@ def test_presets_are_built_for_their_size(name):
 def test_errors_name_the_key(make, named):
     with pytest.raises(ConfigError, match=named):
         make()
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_config_knows_which_sizes_fit(name):
+    """An image is halved between the levels of a network."""
+    assert SIZE_MULTIPLES[name] == 2 ** (len(PRESETS[name].block_out_channels) - 1)

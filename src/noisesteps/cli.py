@@ -30,6 +30,8 @@ class Program(click.Group):
             return super().invoke(context)
         except NoisestepsError as error:
             _give_up(str(error), error.exit_code)
+        except FileNotFoundError as error:
+            _give_up(f"{error.filename} is missing; run the stage that makes it first.")
         except OSError as error:
             place = f"{error.filename}: " if error.filename else ""
             _give_up(

@@ -14,10 +14,17 @@ import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from noisesteps.errors import ConfigError
 from noisesteps.paths import RESOURCES, Run
@@ -34,6 +41,9 @@ Extractor = Literal["inception-v3", "efficientnet-lite0"]
 Architecture = Literal["resnet18", "vgg16"]
 SetName = Literal["origin", "synthesis", "mix"]
 FORMAT = "How the data set is read."
+EXTRACTORS = get_args(Extractor)
+# Each level of a network halves the image; a test compares these with the networks.
+SIZE_MULTIPLES = {"ddpm-113m": 32, "small-32": 8, "toy-16": 4, "tiny": 2}
 
 
 def _key(default: Any, description: str, unit: str | None = None, **limits: Any) -> Any:
@@ -46,6 +56,14 @@ class Section(BaseModel):
     """A mapping of the YAML file; unknown keys and wrong types are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def _each_once(section: Section, *keys: str) -> Any:
+    for key in keys:
+        values = getattr(section, key)
+        if len(set(values)) < len(values):
+            raise ValueError(f"{key} lists a value twice; list each once")
+    return section
 
 
 class RemoteFile(Section):
@@ -163,7 +181,12 @@ class Folder(_Dataset):
     """Any tree of image files; sub-folders are labels."""
 
     format: Literal["folder"] = _key(..., FORMAT)
-    path: str = _key(..., "The folder with the images.", min_length=1)
+    path: str = _key(..., "The folder with the images; `~` is your home.", min_length=1)
+
+    @field_validator("path")
+    @classmethod
+    def _expand(cls, path: str) -> str:
+        return str(Path(path).expanduser())
 
 
 class Toy(_Dataset):
@@ -225,17 +248,14 @@ class DiffusionGrid(Section):
         "linear_scaled: beta times 1000/T; cosine: Nichol & Dhariwal 2021.",
         min_length=1,
     )
-    steps: list[Annotated[int, Field(ge=1, le=100_000)]] = _key(
+    steps: list[Annotated[int, Field(ge=1, le=10_000)]] = _key(
         ..., "Numbers of noise steps T; one model is trained for each.", "steps",
         min_length=1,
     )  # fmt: skip
 
     @model_validator(mode="after")
     def _unique(self) -> DiffusionGrid:
-        for key, values in (("schedules", self.schedules), ("steps", self.steps)):
-            if len(set(values)) < len(values):
-                raise ValueError(f"{key} lists a value twice; list each once")
-        return self
+        return _each_once(self, "schedules", "steps")
 
 
 class Wandb(Section):
@@ -362,15 +382,24 @@ class Classification(Section):
     )
     seeds: int = _key(5, "Repetitions, each with its own seed.", "runs", ge=1, le=1000)
     epochs: int = _key(20, "Passes over the training set.", "epochs", ge=1)
-    batch_size: int = _key(32, "Images in an update.", "images", ge=1)
+    batch_size: int = _key(32, "Images in an update.", "images", ge=2)
     learning_rate: float = _key(1e-4, "Adam's learning rate.", gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _unique(self) -> Classification:
+        return _each_once(self, "datasets", "sets", "architectures")
 
 
 class Figures(Section):
     """How pictures are drawn."""
 
     grid_columns: int = _key(
-        8, "Samples in each row of the sample grids.", "images", ge=1, le=32
+        8,
+        "Samples in each row of the sample grids; all panels of a figure together "
+        "show 16 at most.",
+        "images",
+        ge=1,
+        le=16,
     )
     dpi: int = _key(150, "Resolution of PNG figures.", "dots an inch", ge=50, le=600)
 
@@ -379,7 +408,9 @@ class Study(Section):
     """A whole study, as its YAML file states it."""
 
     study: Name = _key(..., "Name of the folder below results/.")
-    seed: int = _key(0, "Every random number derives from it.", ge=0, lt=2**63)
+    seed: int = _key(
+        0, "Every random number of the study derives from it.", ge=0, lt=2**63
+    )
     datasets: dict[Name, Dataset] = _key(..., "The data sets, by name.", min_length=1)
     preprocess: Preprocess = _key(Preprocess(), "From files to one array.")
     network: Network = _key(Network(), "The U-Net.")
@@ -418,6 +449,57 @@ class Study(Section):
                 f"classification.steps {chosen.steps} is not trained; choose one of "
                 "diffusion.steps"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _images_fit_the_network(self) -> Study:
+        multiple = SIZE_MULTIPLES[self.network.preset]
+        if self.preprocess.image_size % multiple:
+            raise ValueError(
+                f"network.preset {self.network.preset} needs a preprocess.image_size "
+                f"that is a multiple of {multiple}, not {self.preprocess.image_size}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _sampling_fits_every_T(self) -> Study:  # noqa: N802
+        least = min(self.diffusion.steps)
+        if (self.sampling.sampling_steps or 1) > least:
+            raise ValueError(
+                f"sampling.sampling_steps {self.sampling.sampling_steps} exceeds the "
+                f"smallest of diffusion.steps, {least}; lower it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _data_sets_are_possible(self) -> Study:
+        for name, dataset in self.datasets.items():
+            if name in EXTRACTORS:
+                raise ValueError(
+                    f"datasets.{name} has the name of an extractor; choose another"
+                )
+            if dataset.held_out is None and not isinstance(dataset, OxfordFlowers):
+                raise ValueError(
+                    f"datasets.{name}.held_out is null, but its format has no split "
+                    "of its own; give a number"
+                )
+            if dataset.epochs and self.training.optimizer_steps:
+                raise ValueError(
+                    f"datasets.{name}.epochs does nothing beside "
+                    "training.optimizer_steps; remove one of them"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _enough_to_classify(self) -> Study:
+        chosen = self.classification
+        for name in chosen.datasets if chosen else []:
+            train = self.datasets[name].train
+            if train is not None and chosen.images_per_class > train:
+                raise ValueError(
+                    f"classification.images_per_class {chosen.images_per_class} "
+                    f"exceeds datasets.{name}.train {train}; lower it"
+                )
         return self
 
     @model_validator(mode="after")
@@ -522,17 +604,27 @@ class Study(Section):
                 yield "sets", self.classification.model_dump(include=CHOOSING)
             case "classify":
                 yield "classify", self.classification.model_dump(include=LEARNING)
+            case "tabulate":
+                yield "images", self.sampling.images
             case "draw":
                 yield "figures", self.figures.model_dump()
+                yield "images", self.sampling.images
+            case "report":
+                yield "study", self.model_dump(mode="json")
+
+
+def _status(path: Path) -> os.stat_result:
+    """Follow a link, unless it leads nowhere."""
+    return path.stat() if path.exists() else path.lstat()
 
 
 def folder_digest(path: str) -> str:
     """Digest of the names, sizes and times below a folder: it changes with them."""
     digest = hashlib.sha256()
     for parent, folders, files in os.walk(path):
-        folders.sort()
-        for name in sorted(files):
-            status = Path(parent, name).lstat()
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(name for name in files if not name.startswith(".")):
+            status = _status(Path(parent, name))
             line = f"{parent}/{name} {status.st_size} {status.st_mtime_ns}\n"
             digest.update(os.fsencode(line))
     return digest.hexdigest()[:16]

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import platform
+import tempfile
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 
 from noisesteps.errors import ConfigError
+
+log = logging.getLogger(__name__)
+_claimed: list[FileLock] = []  # kept, since a lock ends with its object
 
 
 def select_device(name: str = "auto") -> torch.device:
@@ -20,7 +27,7 @@ def select_device(name: str = "auto") -> torch.device:
     """
     if name == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda")
+            return torch.device("cuda", claim(torch.cuda.device_count()))
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
@@ -31,6 +38,38 @@ def select_device(name: str = "auto") -> torch.device:
             "choose auto, cpu, cuda, cuda:N or mps."
         ) from error
     return device
+
+
+def claim(devices: int, folder: Path | None = None) -> int:
+    """Return the number of a GPU that no other noisesteps process has claimed.
+
+    Snakemake counts GPUs and hands out none, so that jobs which start together would
+    all take the first. A lock file for each device, held until the process ends, keeps
+    them apart; where all are taken, one is shared. Numbers count within
+    CUDA_VISIBLE_DEVICES, whose value is part of the lock's name.
+
+    Parameters
+    ----------
+    devices
+        How many devices are visible.
+    folder
+        Where the lock files lie; None is the system's folder for temporary files.
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    names = visible.split(",") if visible else [str(n) for n in range(devices)]
+    for number, name in enumerate(names[:devices]):
+        lock = FileLock(
+            (folder or Path(tempfile.gettempdir())) / f"noisesteps-gpu-{name}.lock",
+            mode=0o666,
+        )
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            continue
+        _claimed.append(lock)
+        return number
+    log.warning("Every GPU is in use by another noisesteps process; sharing one.")
+    return os.getpid() % devices
 
 
 def set_threads(threads: int | None) -> None:

@@ -44,7 +44,7 @@ class StudyPaths:
         return self.root / "models" / run.path
 
     def checkpoint(self, run: Run) -> Path:
-        """Name the rolling checkpoint, which no rule declares: see docs."""
+        """Name the rolling checkpoint, which no rule declares: see models.smk."""
         return self.root / "checkpoints" / run.path / "checkpoint.safetensors"
 
     def samples(self, run: Run) -> Path:
@@ -62,6 +62,10 @@ class StudyPaths:
     def set(self, name: str) -> Path:
         """Hold `images.npy` and `labels.csv` of Origin, Synthesis, Mix or test."""
         return self.root / "sets" / name
+
+    @property
+    def sets_record(self) -> Path:
+        return self.root / "sets" / "sets.json"
 
     def classifier(self, architecture: str, set_name: str, seed: int) -> Path:
         """Name the JSON file with one classifier's accuracy."""

@@ -40,8 +40,12 @@ def revision() -> str | None:
         head = (git / "HEAD").read_text().strip()
         if not head.startswith("ref: "):
             return head
-        return (git / head.removeprefix("ref: ")).read_text().strip()
-    except OSError:
+        name = head.removeprefix("ref: ")
+        if (git / name).exists():
+            return (git / name).read_text().strip()
+        packed = (git / "packed-refs").read_text().splitlines()
+        return next(line.split()[0] for line in packed if line.endswith(f" {name}"))
+    except (OSError, StopIteration):
         return None
 
 
@@ -71,13 +75,15 @@ class Provenance:
         self.stage = stage
         self.settings = settings
         self.started = time.time()
+        # Read now: files may be edited while a long stage runs.
+        self.code = {"revision": revision(), "sha256": code_digest()}
 
     def record(self, device: str | None = None) -> dict[str, Any]:
         """Return the record, ready for JSON; `wall_seconds` ends now."""
         return {
             "stage": self.stage,
             "settings": self.settings,
-            "code": {"revision": revision(), "sha256": code_digest()},
+            "code": self.code,
             "libraries": library_versions(),
             "device": device,
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.started)),

@@ -274,6 +274,7 @@ def sets(study: Study) -> None:
     from noisesteps.data.array import load_images
 
     paths = StudyPaths(study.study)
+    provenance = Provenance("sets", study.settings("sets"))
     chosen = study.classification
     runs = [Run(name, chosen.schedule, chosen.steps) for name in chosen.datasets]
     real = {name: load_images(paths.data(name)) for name in chosen.datasets}
@@ -284,6 +285,11 @@ def sets(study: Study) -> None:
     built = build_sets(real, generated, chosen.images_per_class, study.seed)
     for name, labelled in built.items():
         labelled.save(paths.set(name))
+    record = {
+        "images": {name: len(labelled.images) for name, labelled in built.items()},
+        "provenance": provenance.record(),
+    }
+    write_json(paths.sets_record, record)
 
 
 def classify(

@@ -7,6 +7,7 @@ rule sets:
             set=["origin", "synthesis", "mix", "test"],
             file=["images.npy", "labels.csv"],
         ),
+        record="results/{study}/sets/sets.json",
     log:
         "results/{study}/logs/sets.log",
     benchmark:
@@ -17,10 +18,9 @@ rule sets:
         mem_mb=2000,
         runtime=30,
     params:
-        config=CONFIG_FILE,
         settings=settings("sets"),
     shell:
-        "noisesteps sets --config {params.config:q} > {log:q} 2>&1"
+        'python -m noisesteps sets --config "$NOISESTEPS_CONFIG" > {log:q} 2>&1'
 
 
 rule classify:
@@ -43,9 +43,8 @@ rule classify:
         mem_mb=8000,
         runtime=120,
     params:
-        config=CONFIG_FILE,
         settings=settings("classify"),
     shell:
-        "noisesteps classify --config {params.config:q} "
+        'python -m noisesteps classify --config "$NOISESTEPS_CONFIG" '
         "--architecture {wildcards.architecture} --set {wildcards.set} "
         "--seed {wildcards.seed} --threads {threads} > {log:q} 2>&1"

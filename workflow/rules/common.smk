@@ -8,13 +8,6 @@ PROJECT = Path(workflow.basedir)
 sys.path.insert(0, str(PROJECT / "src"))
 
 
-envvars:
-    "PATH",
-
-
-# A snakemake that was started by its path finds its environment's `noisesteps` too.
-os.environ["PATH"] += os.pathsep + str(Path(sys.executable).parent)
-
 import yaml
 
 from noisesteps import figures, tables
@@ -46,6 +39,24 @@ def read_study(path: str) -> Study:
 
 CONFIG_FILE = config_file()
 STUDY = read_study(CONFIG_FILE)
+
+# The jobs' environment. The config's name is here and not in params, so that a renamed
+# file, or a second study that shares a download, reruns nothing. PATH lets a snakemake
+# that was started by its path find its own Python; PYTHONPATH lets an environment that
+# Snakemake made find the package.
+os.environ.update(
+    NOISESTEPS_CONFIG=CONFIG_FILE,
+    PATH=os.pathsep.join([str(Path(sys.executable).parent), os.getenv("PATH", "")]),
+    PYTHONPATH=str(PROJECT / "src"),
+)
+
+
+envvars:
+    "NOISESTEPS_CONFIG",
+    "PATH",
+    "PYTHONPATH",
+
+
 FIGURES = figures.figure_names(STUDY)
 TABLES = tables.table_names(STUDY)
 RESULT = "results/{study}"
@@ -81,7 +92,7 @@ def settings(stage):
 
 def gpu_threads():
     """Share the cores among the jobs that hold a GPU, leaving one for the others."""
-    cores = workflow.cores or 4
+    cores = workflow.global_resources.get("_cores").value or 4
     gpus = workflow.global_resources.get("gpu").value or 1
     share = max(1, cores // int(gpus))
     return share - 1 if cores > 4 and share > 1 else share

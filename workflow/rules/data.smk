@@ -12,10 +12,9 @@ rule fetch:
         mem_mb=1000,
         runtime=720,
     params:
-        config=CONFIG_FILE,
         settings=settings("fetch"),
     shell:
-        "noisesteps fetch --config {params.config:q} --source {wildcards.source} "
+        'python -m noisesteps fetch --config "$NOISESTEPS_CONFIG" --source {wildcards.source} '
         "> {log:q} 2>&1"
 
 
@@ -38,8 +37,7 @@ rule preprocess:
         mem_mb=4000,
         runtime=240,
     params:
-        config=CONFIG_FILE,
         settings=settings("preprocess"),
     shell:
-        "noisesteps preprocess --config {params.config:q} "
+        'python -m noisesteps preprocess --config "$NOISESTEPS_CONFIG" '
         "--dataset {wildcards.dataset} > {log:q} 2>&1"

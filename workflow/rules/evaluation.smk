@@ -18,10 +18,9 @@ rule reference:
         mem_mb=8000,
         runtime=240,
     params:
-        config=CONFIG_FILE,
         settings=settings("reference"),
     shell:
-        "noisesteps reference --config {params.config:q} "
+        'python -m noisesteps reference --config "$NOISESTEPS_CONFIG" '
         "--dataset {wildcards.dataset} --threads {threads} > {log:q} 2>&1"
 
 
@@ -46,9 +45,8 @@ rule score:
         mem_mb=8000,
         runtime=60,
     params:
-        config=CONFIG_FILE,
         settings=settings("score"),
     shell:
-        "noisesteps score --config {params.config:q} --dataset {wildcards.dataset} "
+        'python -m noisesteps score --config "$NOISESTEPS_CONFIG" --dataset {wildcards.dataset} '
         "--schedule {wildcards.schedule} --steps {wildcards.steps} "
         "--threads {threads} > {log:q} 2>&1"

@@ -21,10 +21,9 @@ rule train:
         mem_mb=8000,
         runtime=2880,
     params:
-        config=CONFIG_FILE,
         settings=settings("train"),
     shell:
-        "noisesteps train --config {params.config:q} --dataset {wildcards.dataset} "
+        'python -m noisesteps train --config "$NOISESTEPS_CONFIG" --dataset {wildcards.dataset} '
         "--schedule {wildcards.schedule} --steps {wildcards.steps} "
         "--threads {threads} > {log:q} 2>&1"
 
@@ -48,9 +47,8 @@ rule sample:
         mem_mb=8000,
         runtime=720,
     params:
-        config=CONFIG_FILE,
         settings=settings("sample"),
     shell:
-        "noisesteps sample --config {params.config:q} --dataset {wildcards.dataset} "
+        'python -m noisesteps sample --config "$NOISESTEPS_CONFIG" --dataset {wildcards.dataset} '
         "--schedule {wildcards.schedule} --steps {wildcards.steps} "
         "--threads {threads} > {log:q} 2>&1"

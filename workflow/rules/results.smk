@@ -17,10 +17,9 @@ rule tabulate:
         mem_mb=1000,
         runtime=10,
     params:
-        config=CONFIG_FILE,
         settings=settings("tabulate"),
     shell:
-        "noisesteps tabulate --config {params.config:q} --table {wildcards.table} "
+        'python -m noisesteps tabulate --config "$NOISESTEPS_CONFIG" --table {wildcards.table} '
         "> {log:q} 2>&1"
 
 
@@ -45,10 +44,9 @@ rule draw:
         mem_mb=2000,
         runtime=10,
     params:
-        config=CONFIG_FILE,
         settings=settings("draw"),
     shell:
-        "noisesteps draw --config {params.config:q} --figure {wildcards.figure} "
+        'python -m noisesteps draw --config "$NOISESTEPS_CONFIG" --figure {wildcards.figure} '
         "> {log:q} 2>&1"
 
 
@@ -68,7 +66,6 @@ rule report:
         mem_mb=2000,
         runtime=10,
     params:
-        config=CONFIG_FILE,
         settings=settings("report"),
     shell:
-        "noisesteps report --config {params.config:q} > {log:q} 2>&1"
+        'python -m noisesteps report --config "$NOISESTEPS_CONFIG" > {log:q} 2>&1'

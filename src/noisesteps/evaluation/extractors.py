@@ -63,7 +63,12 @@ class Extractor:
 
     @property
     def metric(self) -> str:
-        """What a Fréchet distance between these features is called."""
+        """What a Fréchet distance between these features is called.
+
+        It is FID only with the weights that the literature uses.
+        """
+        if self.name == "inception-v3" and self.digest != INCEPTION_SHA256:
+            return "FD (Inception-v3, other weights)"
         return METRICS[self.name]
 
     @property

@@ -18,8 +18,9 @@ def reference(
 ) -> tuple[Statistics, dict[str, Any]]:
     """Compute the statistics that samples are compared with, and their floor.
 
-    The floor is the distance of `images` real held-out images to the statistics: what
-    a perfect model would score, since a distance between few images is biased upwards.
+    The floor is the distance of `images` real held-out images to the statistics: a
+    distance between few images is biased upwards, and this shows by how much. A model
+    that scores below it has likely memorised training images.
     Where fewer are held out it is None, and `floor_reason` says so.
 
     Parameters

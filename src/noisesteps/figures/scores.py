@@ -12,9 +12,9 @@ from noisesteps.config import Study
 from noisesteps.figures import style
 from noisesteps.paths import StudyPaths
 from noisesteps.tables import dissertation, read_table
+from noisesteps.tables.published import IMAGE_SIZE, IMAGES
 
 NOT_NOISE = 0.05  # share of x_0 in x_T above which sampling from noise is a mismatch
-DISSERTATION_IMAGES = 128
 
 
 def draw_scores(study: Study, paths: StudyPaths, dataset: str) -> Figure:
@@ -25,7 +25,7 @@ def draw_scores(study: Study, paths: StudyPaths, dataset: str) -> Figure:
     """
     table = read_table(f"fid_{dataset}", paths)
     published = dissertation("fid").query("dataset == @dataset")
-    same_axis = comparable(table)
+    same_axis = comparable(table, study.preprocess.image_size)
     panels = 1 if same_axis or published.empty else 2
     figure = style.new_figure(style.WIDTH, 4.4)
     axes = figure.subplots(
@@ -52,10 +52,10 @@ def draw_scores(study: Study, paths: StudyPaths, dataset: str) -> Figure:
     return figure
 
 
-def comparable(table: DataFrame) -> bool:
+def comparable(table: DataFrame, image_size: int) -> bool:
     """Say whether scores can stand on one axis with the dissertation's FID."""
     metrics, counts = set(table["metric"]), set(table["images"])
-    return metrics == {"FID"} and counts == {DISSERTATION_IMAGES}
+    return metrics == {"FID"} and counts == {IMAGES} and image_size == IMAGE_SIZE
 
 
 def mismatch_ends(table: DataFrame) -> float | None:

@@ -9,6 +9,7 @@ from pandas import DataFrame, Series
 from noisesteps.config import Study
 from noisesteps.figures.style import time_unit
 from noisesteps.tables import dissertation
+from noisesteps.tables.published import IMAGE_SIZE, IMAGES
 
 PLATEAU = 0.1  # scores within this share of the best count as level with it
 
@@ -78,7 +79,7 @@ def _floor(table: DataFrame) -> list[str]:
         return ["No floor is known: too few real images are held out."]
     return [
         f"As many real held-out images have {metric} {floor:.1f} against the training "
-        "images: the floor that a perfect model would reach."
+        "images: what images from the same source that nobody trained on score."
     ]
 
 
@@ -96,7 +97,8 @@ def about_time(table: DataFrame, study: Study) -> list[str]:
             f"T grows {last / first:.3g}-fold, the time "
             f"{mean[last] / mean[first]:.3g}-fold."
         )
-    if study.preprocess.image_size == 128:
+    same_steps = (table["sampling_steps"] == table["steps"]).all()
+    if study.preprocess.image_size == IMAGE_SIZE and same_steps:
         sentences += _against_dissertation(mean)
     return sentences
 
@@ -106,7 +108,7 @@ def _seconds(value: float) -> str:
 
 
 def _against_dissertation(mean: Series) -> list[str]:
-    published = dissertation("generation_time").set_index("steps")["seconds"] / 128
+    published = dissertation("generation_time").set_index("steps")["seconds"] / IMAGES
     shared = [steps for steps in mean.index if steps in published.index]
     if not shared:
         return []

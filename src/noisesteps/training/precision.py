@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from noisesteps.errors import ConfigError
 
@@ -127,8 +128,11 @@ def deterministic(device: torch.device) -> Iterator[None]:
     # Filling memory that is about to be written would cost time and change nothing.
     torch.utils.deterministic.fill_uninitialized_memory = False
     torch.backends.cudnn.benchmark = False
+    # The memory-efficient kernel has no deterministic gradient.
+    attention = [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]
     try:
-        yield
+        with sdpa_kernel(attention):
+            yield
     finally:
         torch.use_deterministic_algorithms(before, warn_only=only_warns)
         torch.utils.deterministic.fill_uninitialized_memory = fills
