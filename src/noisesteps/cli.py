@@ -115,6 +115,16 @@ def run_options(function: Callable) -> Callable:
     return wrapper
 
 
+def output_option(function: Callable) -> Callable:
+    """Add `--output FOLDER`, where an export goes."""
+    return click.option(
+        "--output",
+        type=click.Path(path_type=Path),
+        required=True,
+        help="The folder to write; it may exist if it is empty.",
+    )(function)
+
+
 def classification_required(function: Callable) -> Callable:
     """Refuse a stage of the classification branch where the study has none."""
 
@@ -263,3 +273,26 @@ def draw(study: Study, figure: str) -> None:
 def report(study: Study, config_file: Path) -> None:
     """Write the report: one HTML file that opens offline."""
     stages.report(study, config_file)
+
+
+@main.group()
+def export() -> None:
+    """Take a finished run elsewhere, in formats that other tools read."""
+
+
+@export.command("pipeline")
+@config_option
+@run_options
+@output_option
+def export_pipeline(study: Study, run: Run, output: Path) -> None:
+    """Write one model as a folder that diffusers' DDPMPipeline loads."""
+    stages.export_pipeline(study, run, output)
+
+
+@export.command("images")
+@config_option
+@run_options
+@output_option
+def export_images(study: Study, run: Run, output: Path) -> None:
+    """Write one model's images as PNG files, in a folder with labels."""
+    stages.export_images(study, run, output)

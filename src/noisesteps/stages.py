@@ -336,3 +336,52 @@ def report(study: Study, config_file: Path) -> None:
     from noisesteps.report import write_report
 
     write_report(study, StudyPaths(study.study), str(config_file))
+
+
+def export_pipeline(study: Study, run: Run, output: Path) -> None:
+    """Write one model as a pipeline folder of diffusers."""
+    from noisesteps.diffusion import Diffusion
+    from noisesteps.export import write_pipeline
+    from noisesteps.models import load_model
+
+    paths = StudyPaths(study.study)
+    provenance = Provenance("export pipeline", _coordinates(run))
+    model = _require(paths.model(run) / "model.json", "train")
+    sample = _require(paths.samples(run) / "sample.json", "sample")
+    network = _network(study, run, model["image_size"])
+    load_model(paths.model(run) / "model.safetensors", network)
+    write_pipeline(
+        output,
+        network,
+        Diffusion(run.steps, run.schedule),
+        model=model,
+        sample=sample,
+        provenance=provenance.record(),
+    )
+
+
+def export_images(study: Study, run: Run, output: Path) -> None:
+    """Write one model's generated images as an image folder."""
+    from noisesteps.export import write_images
+
+    folder = StudyPaths(study.study).samples(run)
+    provenance = Provenance("export images", _coordinates(run))
+    sample = _require(folder / "sample.json", "sample")
+    images = _samples(folder / "images.npy", sample["images"])
+    write_images(output, images, sample=sample, provenance=provenance.record())
+
+
+def _samples(path: Path, count: int) -> np.ndarray:
+    """Open generated images, of which there have to be `count`."""
+    import numpy as np
+
+    try:
+        images = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (FileNotFoundError, ValueError, EOFError):
+        images = ()
+    if len(images) != count:
+        raise StageError(
+            f"{path} does not hold the {count} images of sample.json; run "
+            "`noisesteps sample` again."
+        )
+    return images
