@@ -261,3 +261,22 @@ def draw(study: Study, figure: str) -> None:
 def report(study: Study, config_file: Path) -> None:
     """Write the report: one HTML file that opens offline."""
     stages.report(study, config_file)
+
+
+@main.command()
+@config_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+def status(study: Study, as_json: bool) -> None:
+    """Show how far every model of a study is, and what failed."""
+    import json
+    import shutil
+
+    from noisesteps.status import as_values, describe, study_status
+
+    found = study_status(study)
+    if as_json:
+        click.echo(json.dumps(as_values(found), indent=2))
+    else:
+        # Where no terminal tells its width, lines are left whole for other programs.
+        width, _ = shutil.get_terminal_size(fallback=(1000, 24))
+        click.echo(describe(found, width))
