@@ -296,3 +296,22 @@ def export_pipeline(study: Study, run: Run, output: Path) -> None:
 def export_images(study: Study, run: Run, output: Path) -> None:
     """Write one model's images as PNG files, in a folder with labels."""
     stages.export_images(study, run, output)
+
+
+@main.command()
+@config_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+def status(study: Study, as_json: bool) -> None:
+    """Show how far every model of a study is, and what failed."""
+    import json
+    import shutil
+
+    from noisesteps.status import as_values, describe, study_status
+
+    found = study_status(study)
+    if as_json:
+        click.echo(json.dumps(as_values(found), indent=2))
+    else:
+        # Where no terminal tells its width, lines are left whole for other programs.
+        width, _ = shutil.get_terminal_size(fallback=(1000, 24))
+        click.echo(describe(found, width))

@@ -86,3 +86,8 @@ class StudyPaths:
     def log(self, stage: str, run: Run) -> Path:
         """Folder of the append-only daily logs and the TensorBoard events."""
         return self.root / "logs" / stage / run.path
+
+    def rule_log(self, rule: str, *coordinates: str | Path) -> Path:
+        """Name the log that Snakemake keeps of a job's latest attempt."""
+        *folders, name = (rule, *map(str, coordinates))
+        return self.root.joinpath("logs", *folders, f"{name}.log")
