@@ -34,7 +34,7 @@ def study(**changes: object) -> Study:
     values = {
         "study": "mini",
         "datasets": {
-            name: {"format": "toy_flowers", "train": 12, "held_out": 4}
+            name: {"format": "toy_flowers", "train": 16, "held_out": 4}
             for name in ("oxford_flowers", "smithsonian_butterflies", "toy_flowers")
         },
         "preprocess": {"image_size": 8},

@@ -59,7 +59,7 @@ def texts(svg) -> str:
 
 
 EXPECTED = {
-    "dataset_toy_flowers": ["toy_flowers: 8 of 12 training images", "4 further"],
+    "dataset_toy_flowers": ["toy_flowers: 8 of 16 training images", "4 further"],
     "samples_toy_flowers": ["T = 100", "T = 900", "linear_scaled", "= 0.603"],
     "fid_toy_flowers": [
         "toy_flowers: FD (EfficientNet-Lite0) over",
@@ -143,10 +143,14 @@ def test_another_score_keeps_the_dissertation_on_its_own_axis(paths):
 def test_a_comparable_fid_shares_the_axis_with_the_dissertation(own_paths):
     table = tables.tabulate("fid_oxford_flowers", STUDY, own_paths)
     table = table.assign(metric="FID", images=128)
-    assert scores.comparable(table)
-    assert not scores.comparable(table.assign(images=64))
+    full_size = STUDY.model_copy(
+        update={"preprocess": STUDY.preprocess.model_copy(update={"image_size": 128})}
+    )
+    assert scores.comparable(table, 128)
+    assert not scores.comparable(table, 32)
+    assert not scores.comparable(table.assign(images=64), 128)
     tables.write_csv(own_paths.table("fid_oxford_flowers"), table)
-    (main,) = scores.draw_scores(STUDY, own_paths, "oxford_flowers").axes
+    (main,) = scores.draw_scores(full_size, own_paths, "oxford_flowers").axes
     assert lines(main)["dissertation, linear"][1][0] == 369.88
 
 
@@ -289,6 +293,7 @@ def test_one_model_alone_can_be_drawn(tmp_path, monkeypatch):
             "study": "one",
             "datasets": {"toy_flowers": {"format": "toy_flowers", "train": 16}},
             "preprocess": {"image_size": 8},
+            "network": {"preset": "tiny"},
             "diffusion": {"steps": [100]},
             "sampling": {"images": 2, "batch_size": 2},
             "evaluation": {"extractor": "efficientnet-lite0"},

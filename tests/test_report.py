@@ -120,7 +120,7 @@ def test_every_figure_is_there_with_its_words(page):
         "the dissertation reports 940 hours for its 60.",
         "resnet18: origin 72.0% ± 2.0, synthesis 62.0% ± 2.0, mix 82.0% ± 2.0",
         "resnet18 on mix is 10.0 points above origin; the dissertation reports +7",
-        "12 training and 4 held-out images, 1 rejected, 8 × 8 pixels",
+        "16 training and 4 held-out images, 1 rejected, 8 × 8 pixels",
         "tiny, 1,234 parameters",
         "369.9",  # the dissertation's first FID, rounded for a reader
         "--configfile config/mini.yaml --force results/mini/figures/fid_toy_flowers",

@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from noisesteps.errors import StageError
-
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
@@ -54,19 +52,8 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """Read a JSON file.
-
-    Raises
-    ------
-    StageError
-        If the file does not hold JSON.
-    """
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise StageError(
-            f"{path} is damaged; remove it and run the stage that makes it again."
-        ) from error
+    """Read a JSON file."""
+    return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
 def checksum(path: str | Path, algorithm: str = "sha256") -> str:

@@ -208,6 +208,10 @@ def _require(path: Path, stage: str) -> dict:
         raise StageError(
             f"{path} is missing; run `noisesteps {stage}` first."
         ) from None
+    except ValueError as error:
+        raise StageError(
+            f"{path} is damaged; remove it and run `noisesteps {stage}` again."
+        ) from error
 
 
 def reference(study: Study, dataset: str, device: torch.device) -> None:

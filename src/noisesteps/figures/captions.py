@@ -73,7 +73,7 @@ def _scores(study: Study, paths: StudyPaths, dataset: str) -> Caption:
     beside = (
         " The dissertation's FID (Inception-v3, N = 128) is another score, so it has "
         "a panel of its own."
-        if known and not comparable(table)
+        if known and not comparable(table, study.preprocess.image_size)
         else ""
     )
     return Caption(
