@@ -8,7 +8,7 @@ from torchvision import models
 from noisesteps.classification import LabelledSet, build_network, train_classifier
 from noisesteps.classification.classifier import _input
 from noisesteps.config import Classification
-from noisesteps.errors import ConfigError, DivergedError, StageError
+from noisesteps.errors import DivergedError, StageError
 
 CPU = torch.device("cpu")
 
@@ -117,11 +117,6 @@ def test_no_batch_holds_one_image(count, batch_size):
         )
     result = classify(train, two_kinds(1, seed=1), chosen(batch_size=batch_size))
     assert np.isfinite(result["final_loss"])
-
-
-def test_a_batch_size_of_one_is_refused():
-    with pytest.raises(ConfigError, match=r"classification\.batch_size is 1"):
-        classify(two_kinds(2), two_kinds(2), chosen(batch_size=1))
 
 
 def test_sets_of_other_classes_are_refused():

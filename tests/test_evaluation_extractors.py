@@ -1,5 +1,6 @@
 """The feature extractors: that they are the networks they are called."""
 
+import dataclasses
 import hashlib
 import io
 import pickle
@@ -200,10 +201,16 @@ def test_inception_is_torch_fidelitys(inception, inception_folder):
     with torch.inference_mode():
         expected = network(torch.from_numpy(images))[0].numpy()
     assert features.shape == (3, 2048)
-    assert (inception.metric, inception.dimensions) == ("FID", 2048)
+    assert inception.dimensions == 2048
     assert inception.digest == digest_of(inception_folder / "inception.pth")
     np.testing.assert_allclose(features, expected, atol=1e-4 * expected.max())
     assert expected.std(axis=0).max() > 0  # different images, different features
+
+
+def test_only_the_literatures_weights_give_a_fid(inception):
+    assert inception.metric == "FD (Inception-v3, other weights)"
+    literature = dataclasses.replace(inception, digest=extractors.INCEPTION_SHA256)
+    assert literature.metric == "FID"
 
 
 def test_a_mirrors_checksum_is_the_one_that_counts(inception_folder):

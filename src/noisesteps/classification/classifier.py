@@ -17,7 +17,7 @@ from torch.nn import functional
 from noisesteps.classification.sets import LabelledSet
 from noisesteps.config import Architecture, Classification
 from noisesteps.devices import synchronize
-from noisesteps.errors import ConfigError, DivergedError, StageError
+from noisesteps.errors import DivergedError, StageError
 from noisesteps.seeds import Key, derive, torch_generator
 
 SMALLEST = 32  # pixels; the five poolings of VGG16 leave nothing of less
@@ -67,12 +67,10 @@ def train_classifier(
     ------
     StageError
         If the two sets name different classes, or a class has no test images.
-    ConfigError
-        If `settings.batch_size` is 1.
     DivergedError
         If the loss is not a finite number.
     """
-    _require_usable(train, test, settings)
+    _require_usable(train, test)
     # cuDNN may round convolutions to TF32 unless it is told not to.
     exact = torch.backends.cudnn.flags(
         enabled=True, benchmark=False, deterministic=True, allow_tf32=False
@@ -112,9 +110,7 @@ def build_network(architecture: Architecture, classes: int) -> nn.Module:
     return build(weights=None, num_classes=classes)
 
 
-def _require_usable(
-    train: LabelledSet, test: LabelledSet, settings: Classification
-) -> None:
+def _require_usable(train: LabelledSet, test: LabelledSet) -> None:
     if train.classes != test.classes:
         raise StageError(
             f"The training set has the classes {', '.join(train.classes)}, but the "
@@ -123,11 +119,6 @@ def _require_usable(
     if len(np.unique(test.labels)) < len(test.classes):
         raise StageError(
             "A class has no test images; hold some out and run `noisesteps sets` again."
-        )
-    if settings.batch_size < 2:
-        raise ConfigError(
-            "classification.batch_size is 1, but batch normalisation needs 2 images; "
-            "raise it."
         )
 
 
