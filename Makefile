@@ -60,7 +60,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.runtime: envs/noisesteps.lock pyproject.toml | $(VENV)/bin/python
-	@echo "Installing the pinned libraries into $(VENV) (about 5 GB, some minutes) ..."
+	@echo "Installing the pinned libraries into $(VENV) (about 6 GB, some minutes) ..."
 	$(PIP) install --quiet --require-hashes --requirement envs/noisesteps.lock
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@

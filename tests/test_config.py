@@ -91,6 +91,8 @@ BAD = [
     ("seed", True, "seed"),
     ("figures.dpi", 10_000, "figures.dpi"),
     ("network.preset", "ddpm-1b", "network.preset"),
+    ("training.gradient_clip", float("inf"), "training.gradient_clip"),
+    ("training.learning_rate", float("nan"), "training.learning_rate"),
     ("network.preset", "ddpm-113m", "multiple of 32, not 16"),
     ("sampling.sampling_steps", 11, "sampling_steps 11 exceeds"),
     ("classification.batch_size", 1, "classification.batch_size"),
@@ -121,7 +123,9 @@ def test_a_bad_value_is_refused_in_one_sentence(tmp_path, path, value, named):
     assert list(tmp_path.iterdir()) == [file]
 
 
-@pytest.mark.parametrize("text", ["", "a: [", "- 1", "\x00", "study: !!python/name:os"])
+@pytest.mark.parametrize(
+    "text", ["", "a: [", "- 1", "\x00", "study: !!python/name:os", "a: 1\na: 2"]
+)
 def test_a_file_that_is_no_study_is_named(tmp_path, text):
     file = tmp_path / "study.yaml"
     file.write_text(text)
@@ -152,6 +156,7 @@ READERS = [
     ("network.preset", "tiny", {"train"}),
     ("training.learning_rate", 0.5, {"train"}),
     ("training.log_steps", 9, set()),
+    ("training.epochs", 9, set()),  # optimizer_steps is set
     ("sampling.batch_size", 3, {"sample"}),
     ("sampling.images", 99, {"sample", "reference", "score", "tabulate", "draw"}),
     ("evaluation.batch_size", 3, {"reference", "score"}),

@@ -589,6 +589,7 @@ def test_nothing_usable_or_nothing_left_to_train_on(run, tmp_path, held_out):
     with pytest.raises(DataError) as error:
         run(zip_set(held_out=held_out), folder)
     assert_one_sentence(error, "too few", "held_out")
+    assert held_out == 20 or "(rejected: a: " in str(error.value)
     assert not (run.folder / "images.npy").exists()
 
 

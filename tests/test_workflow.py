@@ -170,6 +170,20 @@ def test_a_finished_study_is_left_alone(tiny):
 
 
 @pytest.mark.workflow
+def test_a_stage_by_hand_refuses_what_other_values_made(tiny):
+    changed = TINY | {"training": TINY["training"] | {"learning_rate": 0.02}}
+    (tiny / "other.yaml").write_text(yaml.safe_dump(changed, sort_keys=False))
+    before = (tiny / "results/tiny/samples/toy_flowers/linear/T5/images.npy").stat()
+    command = [sys.executable, "-m", "noisesteps", "sample", "--config", "other.yaml"]
+    command += ["--dataset", "toy_flowers", "--schedule", "linear", "--steps", "5"]
+    result = subprocess.run(command, cwd=tiny, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert "was made with other values of training" in result.stderr
+    after = (tiny / "results/tiny/samples/toy_flowers/linear/T5/images.npy").stat()
+    assert after.st_mtime_ns == before.st_mtime_ns
+
+
+@pytest.mark.workflow
 def test_a_renamed_config_is_the_same_study(tiny):
     (tiny / "renamed.yaml").write_text((tiny / "tiny.yaml").read_text())
     assert "Nothing to be done" in dry_run(tiny, "renamed.yaml").stdout

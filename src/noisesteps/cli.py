@@ -51,8 +51,7 @@ def _give_up(message: str, exit_code: int = 1) -> NoReturn:
 
 @click.group(
     cls=Program,
-    help=__doc__
-    and "How many noise steps does a diffusion model need, and what does "
+    help="How many noise steps does a diffusion model need, and what does "
     "each one cost? Every stage of a study is one sub-command; `snakemake` runs them "
     "all in the right order.",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},

@@ -55,7 +55,9 @@ def _key(default: Any, description: str, unit: str | None = None, **limits: Any)
 class Section(BaseModel):
     """A mapping of the YAML file; unknown keys and wrong types are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False
+    )
 
 
 def _each_once(section: Section, *keys: str) -> Any:
@@ -154,6 +156,14 @@ class OxfordFlowers(_Archived):
     """`102flowers.tgz`, `imagelabels.mat` and `setid.mat`, with the official split."""
 
     format: Literal["oxford_flowers"] = _key(..., FORMAT)
+
+    @model_validator(mode="after")
+    def _has_its_files(self) -> OxfordFlowers:
+        for name in ("102flowers.tgz", "imagelabels.mat", "setid.mat"):
+            if name not in self.files:
+                raise ValueError(f"files lacks {name}; add it")
+        return self
+
     held_out: int | None = _key(
         None,
         "null: the 1,020 images of `valid`; a number: that many of them, by seed.",
@@ -591,7 +601,8 @@ class Study(Section):
                     yield "listing", folder_digest(chosen.path)
             case "train":
                 yield "network", self.network.model_dump(mode="json")
-                yield "training", self.training.model_dump(exclude=OBSERVING)
+                unread = {"epochs"} if self.training.optimizer_steps else set()
+                yield "training", self.training.model_dump(exclude=OBSERVING | unread)
                 yield "epochs", self.datasets[dataset].epochs
             case "sample":
                 yield "sampling", self.sampling.model_dump(exclude={"images"})
@@ -638,6 +649,20 @@ LEARNING = {"epochs", "batch_size", "learning_rate"}
 RANDOM_STAGES = {"preprocess", "train", "sample", "sets", "classify"}
 
 
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """Refuses a mapping that has a key twice; YAML's own rule, which PyYAML skips."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"the key `{key}` stands there twice",
+                    problem_mark=node.start_mark,
+                )
+        return super().construct_mapping(node, deep)
+
+
 def load_study(path: str | Path) -> Study:
     """Read and validate a study.
 
@@ -649,7 +674,7 @@ def load_study(path: str | Path) -> Study:
     """
     path = Path(path)
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror}).") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

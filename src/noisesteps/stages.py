@@ -111,7 +111,8 @@ def _training_images(study: Study, dataset: str) -> tuple[np.ndarray, dict]:
             f"training.batch_size {study.training.batch_size} exceeds the "
             f"{len(images)} training images of {dataset}; lower it."
         )
-    return images, read_json(folder / "dataset.json")
+    settings = study.settings("preprocess", dataset=dataset)
+    return images, _require(folder / "dataset.json", "preprocess", settings)
 
 
 def _network(study: Study, run: Run, image_size: int) -> Any:
@@ -162,7 +163,8 @@ def sample(study: Study, run: Run, device: torch.device) -> None:
 
     paths = StudyPaths(study.study)
     provenance = Provenance("sample", study.settings("sample", run))
-    model = _require(paths.model(run) / "model.json", "train")
+    settings = study.settings("train", run)
+    model = _require(paths.model(run) / "model.json", "train", settings)
     network = _network(study, run, model["image_size"])
     load_model(paths.model(run) / "model.safetensors", network)
     images = study.sample_images(run)
@@ -200,8 +202,25 @@ def _write_array(path: Path, array: np.ndarray) -> None:
         np.save(temporary, array, allow_pickle=False)
 
 
-def _require(path: Path, stage: str) -> dict:
-    """Read the record of an earlier stage."""
+def _require(path: Path, stage: str, settings: dict) -> dict:
+    """Read the record of an earlier stage, which must have used the same values.
+
+    Snakemake reruns a stage whose values changed; this is for stages run by hand.
+    """
+    record = _read(path, stage)
+    used = record["provenance"]["settings"]
+    if used != settings:
+        keys = sorted(
+            key for key in used | settings if used.get(key) != settings.get(key)
+        )
+        raise StageError(
+            f"{path} was made with other values of {', '.join(keys)} than the study "
+            f"has now; run `noisesteps {stage}` again."
+        )
+    return record
+
+
+def _read(path: Path, stage: str) -> dict:
     try:
         return read_json(path)
     except FileNotFoundError:
@@ -255,7 +274,8 @@ def score(study: Study, run: Run, device: torch.device) -> None:
 
     paths = StudyPaths(study.study)
     provenance = Provenance("score", study.settings("score", run))
-    _require(paths.samples(run) / "sample.json", "sample")
+    settings = study.settings("sample", run)
+    _require(paths.samples(run) / "sample.json", "sample", settings)
     images = np.load(paths.samples(run) / "images.npy", mmap_mode="r")
     statistics = Statistics.load(paths.reference(run.dataset) / "reference.npz")
     extractor = _extractor(study, device)
@@ -350,8 +370,8 @@ def export_pipeline(study: Study, run: Run, output: Path) -> None:
 
     paths = StudyPaths(study.study)
     provenance = Provenance("export pipeline", _coordinates(run))
-    model = _require(paths.model(run) / "model.json", "train")
-    sample = _require(paths.samples(run) / "sample.json", "sample")
+    model = _read(paths.model(run) / "model.json", "train")
+    sample = _read(paths.samples(run) / "sample.json", "sample")
     network = _network(study, run, model["image_size"])
     load_model(paths.model(run) / "model.safetensors", network)
     write_pipeline(
@@ -370,7 +390,7 @@ def export_images(study: Study, run: Run, output: Path) -> None:
 
     folder = StudyPaths(study.study).samples(run)
     provenance = Provenance("export images", _coordinates(run))
-    sample = _require(folder / "sample.json", "sample")
+    sample = _read(folder / "sample.json", "sample")
     images = _samples(folder / "images.npy", sample["images"])
     write_images(output, images, sample=sample, provenance=provenance.record())
 

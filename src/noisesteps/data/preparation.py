@@ -184,7 +184,7 @@ def _select(
             _take(pool, batch, examined, duplicates, outcome)
     for pool in pools:
         if len(pool.taken) < pool.required:
-            raise too_few(name, pool, len(pool.taken))
+            raise too_few(name, pool, len(pool.taken), outcome.rejected)
         outcome.rows += _rows(pool, examined, candidates)
     _warn(name, pools, outcome, duplicates)
     return outcome

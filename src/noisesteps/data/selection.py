@@ -82,7 +82,7 @@ def make_pools(
         pools = [Pool(_shuffled(sources, seed, name), quotas)]
     for pool in pools:
         if len(pool.order) < pool.required:
-            raise too_few(name, pool, len(pool.order))
+            raise too_few(name, pool, len(pool.order), {})
     return pools
 
 
@@ -104,8 +104,8 @@ def _shuffled(sources: list[str], seed: int, *key: str) -> list[str]:
     return [ordered[index] for index in permutation]
 
 
-def too_few(name: str, pool: Pool, usable: int) -> DataError:
-    """Say how many images there are and which key to lower."""
+def too_few(name: str, pool: Pool, usable: int, rejected: dict[str, str]) -> DataError:
+    """Say how many images there are, what was rejected and which key to lower."""
     wanted, rest = dict(pool.quotas), usable
     split = pool.quotas[-1][0]
     if len(pool.quotas) > 1:
@@ -120,7 +120,10 @@ def too_few(name: str, pool: Pool, usable: int) -> DataError:
     remedy = (
         f"lower datasets.{name}.{split} to at most {rest}" if rest > 0 else "add images"
     )
+    shown = [f"{source}: {reason}" for source, reason in list(rejected.items())[:5]]
+    more = f" and {len(rejected) - 5:,} more" if len(rejected) > 5 else ""
+    reasons = f" (rejected: {', '.join(shown)}{more})" if rejected else ""
     return DataError(
         f"{name} has {usable:,} usable images among {len(pool.order):,} files, too few "
-        f"for {asked}; {remedy}."
+        f"for {asked}{reasons}; {remedy}."
     )

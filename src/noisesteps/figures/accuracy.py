@@ -69,7 +69,7 @@ def _draw_architecture(
         )  # fmt: skip
         _draw_published(axes, place, means.loc[name, "dissertation_accuracy"])
     axes.set_xticks(range(len(sets)), sets)
-    axes.set_xlim(-0.5, len(sets) - 0.3)
+    axes.set_xlim(-0.5, len(sets) - 0.15)
 
 
 def _draw_published(axes: Axes, place: int, accuracy: float) -> None:
