@@ -120,7 +120,7 @@ def too_few(name: str, pool: Pool, usable: int, rejected: dict[str, str]) -> Dat
     remedy = (
         f"lower datasets.{name}.{split} to at most {rest}" if rest > 0 else "add images"
     )
-    shown = [f"{source}: {reason}" for source, reason in list(rejected.items())[:5]]
+    shown = [f"{source}: {reason}" for source, reason in sorted(rejected.items())[:5]]
     more = f" and {len(rejected) - 5:,} more" if len(rejected) > 5 else ""
     reasons = f" (rejected: {', '.join(shown)}{more})" if rejected else ""
     return DataError(
