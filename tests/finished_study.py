@@ -1,8 +1,9 @@
 """A finished study in miniature: records, samples and data sets to check by hand.
 
 Every number follows a rule that a test can repeat: a score is 100 + 1000 / T (twice
-that for `linear_scaled`), a model trains for T seconds, an image takes T / 1000
-seconds, and a classifier's accuracy rises by 0.02 with each seed.
+that for `linear_scaled`; 1 less and 1 more for the other two sampling seeds; 10 more
+for `ddim`, 5 more for respaced `ancestral` sampling), a model trains for T seconds, an
+image takes T / 1000 seconds, and a classifier's accuracy rises by 0.02 with each seed.
 """
 
 from __future__ import annotations
@@ -34,20 +35,20 @@ def study(**changes: object) -> Study:
     values = {
         "study": "mini",
         "datasets": {
-            name: {"format": "toy_flowers", "train": 16, "held_out": 4}
+            name: {"format": "toy_flowers", "train": 30, "held_out": 4}
             for name in ("oxford_flowers", "smithsonian_butterflies", "toy_flowers")
         },
         "preprocess": {"image_size": 8},
         "network": {"preset": "tiny"},
         "diffusion": {"schedules": ["linear", "linear_scaled"], "steps": [100, 900]},
         "training": {"batch_size": 4},
-        "sampling": {"images": 8, "batch_size": 4},
+        "sampling": {"images": 8, "batch_size": 4, "seeds": 3, "fewer_steps": {}},
         "evaluation": {"extractor": "efficientnet-lite0"},
         "classification": {
             "datasets": ["oxford_flowers", "smithsonian_butterflies"],
             "schedule": "linear",
             "steps": 900,
-            "images_per_class": 16,
+            "images_per_class": 30,
             "architectures": ["resnet18", "vgg16"],
             "seeds": 3,
         },
@@ -57,8 +58,23 @@ def study(**changes: object) -> Study:
 
 
 def score(run: Run) -> float:
-    """Return the score of a run."""
-    return (100 + 1000 / run.steps) * (2 if run.schedule == "linear_scaled" else 1)
+    """Return the mean score of a run."""
+    more = {"ddim": 10, "ancestral": 5}[run.sampler.split("-")[0]] if run.sampler else 0
+    value = (100 + 1000 / run.steps) * (2 if run.schedule == "linear_scaled" else 1)
+    return value + more
+
+
+def measures(mean: float) -> dict[str, object]:
+    """Return three scores around a mean, as `score.json` and `reference.json` do."""
+    return {
+        "fid": [mean - 1, mean, mean + 1],
+        "kid": [mean / 1000 - 0.01, mean / 1000, mean / 1000 + 0.01],
+        "precision": [0.4, 0.5, 0.6],
+        "recall": [0.2, 0.3, 0.4],
+        "fid_infinity": {
+            "value": mean - 30, "low": mean - 35, "high": mean - 25, "repeats": 3
+        },
+    }  # fmt: skip
 
 
 def terminal_signal(run: Run) -> float:
@@ -73,12 +89,13 @@ def write_study(chosen: Study) -> StudyPaths:
     paths = StudyPaths(chosen.study)
     for dataset in chosen.datasets:
         _write_dataset(chosen, paths.data(dataset), dataset)
-        write_json(
-            paths.reference(dataset) / "reference.json",
-            {"floor": None if dataset == "smithsonian_butterflies" else 42.5},
-        )
+        _write_reference(chosen, paths, dataset)
     for run in chosen.runs:
-        _write_run(chosen, paths, run)
+        _write_model(paths, run)
+        _write_samples(chosen, paths, run)
+    for dataset in chosen.datasets if chosen.fewer_steps else ():
+        for run in chosen.respaced_runs_of(dataset):
+            _write_samples(chosen, paths, run)
     if chosen.classification:
         _write_classifiers(chosen, paths)
     return paths
@@ -107,45 +124,89 @@ def _write_dataset(chosen: Study, folder: Path, name: str) -> None:
     np.save(folder / "images.npy", _pictures(counts["images"], size, seed=1))
 
 
-def _write_run(chosen: Study, paths: StudyPaths, run: Run) -> None:
-    where = {"dataset": run.dataset, "schedule": run.schedule, "steps": run.steps}
-    shared = where | {"device": "CPU <model>", "provenance": PROVENANCE}
-    images = chosen.sample_images(run)
+def _write_reference(chosen: Study, paths: StudyPaths, dataset: str) -> None:
+    known = dataset != "smithsonian_butterflies"
+    nearest = {"threshold": 2.0, "share": 0.01, "images": 12, "duplicates": 1}
+    record = {
+        "metric": METRIC,
+        "images": chosen.sampling.images,
+        "held_out": 24 if known else 4,
+        "reference_images": 12,
+        "floor": measures(42.5) if known else None,
+        "floor_reason": None if known else "4 images are held out, fewer than 8",
+        "nearest": {"feature": nearest, "pixel": nearest},
+    }
+    write_json(paths.reference(dataset) / "reference.json", record)
+
+
+def _shared(run: Run) -> dict[str, object]:
+    return {
+        "dataset": run.dataset,
+        "schedule": run.schedule,
+        "steps": run.steps,
+        "training_seed": run.seed,
+        "sampler": run.sampler,
+        "device": "CPU <model>",
+        "provenance": PROVENANCE,
+    }
+
+
+def _write_model(paths: StudyPaths, run: Run) -> None:
+    signal = terminal_signal(run)
     model = {
         "parameters": 1234,
         "optimizer_steps": 150,
         "final_loss": 0.25,
         "seconds": float(run.steps),
-        "terminal_signal": terminal_signal(run),
+        "terminal_signal": signal,
+        "terminal_snr": signal**2 / (1 - signal**2),
+        "prior_divergence": signal**2 / 10,
     }
-    sample = {
-        "images": images,
-        "batch_size": 4,
-        "method": "ancestral",
-        "sampling_steps": run.steps,
-        "seconds": images * run.steps / 1000,
-        "seconds_per_image": run.steps / 1000,
-    }
-    scored = {
-        "metric": METRIC,
-        "value": score(run),
-        "images": chosen.sampling.images,
-        "reference_images": 12,
-        "extractor": chosen.evaluation.extractor,
-        "extractor_sha256": "ef" * 32,
-        "terminal_signal": terminal_signal(run),
-    }
-    write_json(paths.model(run) / "model.json", shared | model)
-    write_json(paths.samples(run) / "sample.json", shared | sample)
-    write_json(paths.score(run) / "score.json", shared | scored)
-    size = chosen.preprocess.image_size
-    np.save(paths.samples(run) / "images.npy", _pictures(images, size, run.steps))
+    write_json(paths.model(run) / "model.json", _shared(run) | model)
     with (paths.model(run) / "history.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(
             ["epoch", "optimizer_step", "loss", "learning_rate", "images_per_second"]
         )
         rows.writerows([n, 50 * n, 1 / n, 1e-4, 99.0] for n in (1, 2, 3))
+
+
+def _write_samples(chosen: Study, paths: StudyPaths, run: Run) -> None:
+    images, sampling = chosen.sample_images(run), chosen.sampling_of(run)
+    steps = sampling.sampling_steps or run.steps
+    sample = {
+        "images": images,
+        "batch_size": 4,
+        "method": sampling.method,
+        "sampling_steps": steps,
+        "seconds": images * steps / 1000,
+        "seconds_per_image": steps / 1000,
+    }
+    copies = {"copies": 1, "share": 1 / 24, "low": 0.001, "high": 0.21}
+    scored = {
+        "metric": METRIC,
+        "value": score(run),
+        "images": chosen.sampling.images,
+        "seeds": 3,
+        **measures(score(run)),
+        "reference_images": 12,
+        "extractor": chosen.evaluation.extractor,
+        "extractor_sha256": "ef" * 32,
+        "terminal_signal": terminal_signal(run),
+        "seconds_per_image": steps / 1000,
+        "copies": {"feature": copies, "pixel": copies},
+    }
+    write_json(paths.samples(run) / "sample.json", _shared(run) | sample)
+    write_json(paths.score(run) / "score.json", _shared(run) | scored)
+    size = chosen.preprocess.image_size
+    np.save(paths.samples(run) / "images.npy", _pictures(images, size, run.steps))
+    with (paths.score(run) / "nearest.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(
+            ["image", "feature_index", "feature_distance", "pixel_index",
+             "pixel_distance"]
+        )  # fmt: skip
+        rows.writerows([n, n % 12, 1.5 + n, n % 12, 2.5 + n] for n in range(24))
 
 
 def _write_classifiers(chosen: Study, paths: StudyPaths) -> None:

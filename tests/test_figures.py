@@ -59,7 +59,7 @@ def texts(svg) -> str:
 
 
 EXPECTED = {
-    "dataset_toy_flowers": ["toy_flowers: 8 of 16 training images", "4 further"],
+    "dataset_toy_flowers": ["toy_flowers: 8 of 30 training images", "4 further"],
     "samples_toy_flowers": ["T = 100", "T = 900", "linear_scaled", "= 0.603"],
     "fid_toy_flowers": [
         "toy_flowers: FD (EfficientNet-Lite0) over",
@@ -333,4 +333,4 @@ def test_captions_tell_the_numbers(paths):
     assert "8 generated images a model against 12 training images" in words.text
     words = figures.caption("classification", STUDY, paths)
     assert "resnet18 mix: 82.0%" in words.alt
-    assert "16 real images a class" in words.text
+    assert "30 real images a class" in words.text

@@ -120,7 +120,7 @@ def test_every_figure_is_there_with_its_words(page):
         "the dissertation reports 940 hours for its 60.",
         "resnet18: origin 72.0% ± 2.0, synthesis 62.0% ± 2.0, mix 82.0% ± 2.0",
         "resnet18 on mix is 10.0 points above origin; the dissertation reports +7",
-        "16 training and 4 held-out images, 1 rejected, 8 × 8 pixels",
+        "30 training and 4 held-out images, 1 rejected, 8 × 8 pixels",
         "tiny, 1,234 parameters",
         "369.9",  # the dissertation's first FID, rounded for a reader
         "--configfile config/mini.yaml --force results/mini/figures/fid_toy_flowers",
@@ -142,6 +142,7 @@ def test_without_classifiers(tmp_path, monkeypatch):
         classification=None,
         datasets={"toy_flowers": {"format": "toy_flowers", "train": 8, "held_out": 4}},
         diffusion={"steps": [100]},
+        sampling={"images": 4, "batch_size": 4, "seeds": 3},
     )
     page = Page(build_report(study, finish(study), "config/mini.yaml"))
     assert page.open == []

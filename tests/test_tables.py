@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import math
 import statistics
 import subprocess
 import sys
 
 import pandas as pd
 import pytest
+from scipy import stats
 
 import finished_study
 from noisesteps import tables
@@ -73,10 +76,12 @@ def test_dissertation_names_the_contradiction_about_the_faces():
 
 def test_models_has_one_row_for_each_run(paths):
     frame = tables.tabulate("models", STUDY, paths)
-    coordinates = frame[["dataset", "schedule", "steps"]].itertuples(index=False)
+    names = ["dataset", "schedule", "steps", "training_seed"]
+    coordinates = frame[names].itertuples(index=False)
     assert [Run(*found) for found in coordinates] == STUDY.runs
     first = frame.iloc[0]
     assert (first["terminal_signal"], first["parameters"]) == (0.5, 1234)
+    assert (first["terminal_snr"], first["prior_divergence"]) == (1 / 3, 0.025)
     assert (first["optimizer_steps"], first["final_loss"]) == (150, 0.25)
     assert (first["seconds"], first["device"]) == (100.0, "CPU <model>")
 
@@ -130,10 +135,10 @@ def test_a_data_set_has_its_scores_alone(paths):
 def test_generation_time_keeps_the_count_of_each_run(paths):
     frame = tables.tabulate("generation_time", STUDY, paths)
     for_classifiers = row(frame, dataset="oxford_flowers", schedule="linear", steps=900)
-    assert (for_classifiers["images"], for_classifiers["seconds"]) == (16, 14.4)
+    assert (for_classifiers["images"], for_classifiers["seconds"]) == (30, 27.0)
     assert for_classifiers["dissertation_seconds"] == 75 * 60 + 50
     scored = row(frame, dataset="toy_flowers", schedule="linear", steps=900)
-    assert (scored["images"], scored["seconds"]) == (8, 7.2)
+    assert (scored["images"], scored["seconds"]) == (24, 21.6)
     assert scored["seconds_per_image"] == 0.9
     assert (frame["sampling_steps"] == frame["steps"]).all()
 
@@ -221,23 +226,111 @@ def test_a_missing_table_names_its_stage(paths):
 
 
 def test_unknown_tables_are_refused(paths):
-    with pytest.raises(ConfigError, match="there is no table scores; choose one of"):
-        tables.tabulate("scores", STUDY, paths)
+    with pytest.raises(ConfigError, match="there is no table score; choose one of"):
+        tables.tabulate("score", STUDY, paths)
     study = STUDY.model_copy(update={"classification": None})
     assert "classification" not in tables.table_names(study)
     with pytest.raises(ConfigError, match="`classification`"):
         tables.table_runs("classification", study)
 
 
-def test_kinds_of_records():
-    kinds = {name: tables.record_kind(name) for name in tables.table_names(STUDY)}
-    assert kinds.pop("generation_time") == "sample"
-    assert {kinds.pop("models"), kinds.pop("training_time")} == {"model"}
-    assert {kinds.pop(name) for name in ("classification", "classifiers")} == {
-        "classifier"
-    }
-    assert set(kinds.values()) == {"score"}
+def test_tables_name_the_records_they_are_made_of(paths):
+    for name in tables.table_names(STUDY):
+        records = tables.table_records(name, STUDY, paths)
+        assert records
+        assert all(path.is_file() for path in records), name
     assert tables.table_runs("classification", STUDY) == []
+    names = {path.name for path in tables.table_records("fid", STUDY, paths)}
+    assert names == {"score.json", "reference.json"}
+
+
+def test_the_interval_is_over_the_trainings_where_there_are_several(paths, monkeypatch):
+    study = finished_study.study(training={"batch_size": 4, "seeds": 3})
+    paths = finished_study.write_study(study)
+    for seed in range(3):
+        run = Run("toy_flowers", "linear", 100, seed)
+        path = paths.score(run) / "score.json"
+        record = json.loads(path.read_text())
+        record["fid"] = [100.0 + 10 * seed, 102.0 + 10 * seed, 107.0 + 10 * seed]
+        path.write_text(json.dumps(record))
+    frame = tables.tabulate("fid_toy_flowers", study, paths)
+    found = row(frame, schedule="linear", steps=100)
+    expected = stats.t.interval(0.95, 2, 113, 10 / math.sqrt(3))
+    assert found["value"] == pytest.approx(113)
+    assert (found["low"], found["high"]) == pytest.approx(expected)
+    assert (found["training_seeds"], found["sampling_seeds"]) == (3, 3)
+    assert found["interval_over"] == "training and sampling"
+
+
+def test_scores_have_a_row_each(paths):
+    frame = tables.tabulate("scores", STUDY, paths)
+    respaced = sum(len(STUDY.respaced_runs_of(name)) for name in STUDY.datasets)
+    assert len(frame) == 3 * (len(STUDY.runs) + respaced)
+    rows = frame.query("dataset == 'toy_flowers' and sampler == 'ddim-100'")
+    assert rows.query("schedule == 'linear'")["value"].tolist() == pytest.approx(
+        [110 + 1 / 9, 111 + 1 / 9, 112 + 1 / 9]
+    )
+
+
+def test_plateau_is_the_tests_answer(paths):
+    found = row(
+        tables.tabulate("plateau", STUDY, paths),
+        dataset="toy_flowers",
+        schedule="linear",
+    )
+    assert (found["best_steps"], found["smallest_steps"]) == (900, 900)
+    assert found["candidates"] == "900"
+    assert bool(found["decided"])
+    assert found["best_value"] == pytest.approx(100 + 1000 / 900)
+
+
+def test_schedules_are_compared_at_equal_steps(paths):
+    frame = tables.tabulate("schedules", STUDY, paths)
+    assert len(frame) == 6
+    found = row(frame, dataset="toy_flowers", steps=100)
+    test = stats.ttest_ind([219, 220, 221], [109, 110, 111], equal_var=False)
+    assert found["difference"] == pytest.approx(110)
+    assert found["p_value"] == pytest.approx(test.pvalue)
+    assert found["p_holm"] >= found["p_value"]
+    assert found["linear_terminal_signal"] == 0.5
+
+
+def test_fewer_steps_stand_beside_models_trained_with_as_many(paths):
+    frame = tables.tabulate("fewer_steps", STUDY, paths)
+    rows = frame.query(
+        "dataset == 'toy_flowers' and schedule == 'linear' and sampling_steps == 100"
+    ).set_index("way")
+    assert rows["trained_steps"].to_dict() == {
+        "trained with as many": 100, "ancestral": 900, "ddim": 900
+    }  # fmt: skip
+    assert pd.isna(rows.loc["trained with as many", "difference"])
+    ddim = rows.loc["ddim"]
+    assert ddim["difference"] == pytest.approx(111 + 1 / 9 - 110)
+    assert ddim["difference_low"] < ddim["difference"] < ddim["difference_high"]
+
+
+def test_the_pareto_front_is_what_nothing_beats(paths):
+    frame = tables.tabulate("quality_vs_cost", STUDY, paths)
+    for _, rows in frame.groupby("dataset"):
+        for row in rows.itertuples():
+            better = rows.query(
+                "seconds_per_image <= @row.seconds_per_image and value <= @row.value "
+                "and (seconds_per_image < @row.seconds_per_image "
+                "or value < @row.value)"
+            )
+            assert row.pareto == better.empty
+
+
+def test_the_floor_and_the_copies_are_kept(paths):
+    floors = tables.tabulate("floor", STUDY, paths)
+    assert row(floors, dataset="toy_flowers")["value"] == 42.5
+    unknown = row(floors, dataset="smithsonian_butterflies")
+    assert (unknown["sets"], pd.isna(unknown["value"])) == (0, True)
+    copies = tables.tabulate("copies", STUDY, paths)
+    assert len(copies) == 2 * len(STUDY.runs)
+    assert set(copies["space"]) == {"feature", "pixel"}
+    assert copies["share"].tolist() == pytest.approx([1 / 24] * len(copies))
+    assert set(copies["real_threshold"]) == {2.0}
 
 
 def test_planning_imports_nothing_heavy():

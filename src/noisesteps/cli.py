@@ -7,6 +7,7 @@ import inspect
 import logging
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -102,13 +103,44 @@ def run_options(function: Callable) -> Callable:
     @dataset_option
     @click.option("--schedule", required=True, help="Beta schedule.")
     @click.option("--steps", type=int, required=True, help="Number of noise steps T.")
+    @click.option(
+        "--training-seed",
+        "seed",
+        default=0,
+        show_default=True,
+        help="Repetition of the training.",
+    )
     @functools.wraps(function)
     def wrapper(
-        study: Study, dataset: str, schedule: str, steps: int, **arguments: Any
+        study: Study,
+        dataset: str,
+        schedule: str,
+        steps: int,
+        seed: int,
+        **arguments: Any,
     ) -> Any:
         _choice("schedule", schedule, study.diffusion.schedules)
         _choice("steps", steps, study.diffusion.steps)
-        run = Run(dataset, schedule, steps)
+        _choice("training-seed", seed, range(study.training.seeds))
+        run = Run(dataset, schedule, steps, seed)
+        return function(study=study, run=run, **arguments)
+
+    return wrapper
+
+
+def sampler_option(function: Callable) -> Callable:
+    """Add `--sampler METHOD-STEPS`, one of the study's `sampling.fewer_steps`."""
+
+    @click.option(
+        "--sampler",
+        help="Such as ddim-50: the model of the largest T, sampled in fewer steps.",
+    )
+    @functools.wraps(function)
+    def wrapper(study: Study, run: Run, sampler: str | None, **arguments: Any) -> Any:
+        if sampler is not None:
+            known = study.respaced_runs_of(run.dataset)
+            allowed = [other.sampler for other in known if other.model == run]
+            run = replace(run, sampler=_choice("sampler", sampler, allowed))
         return function(study=study, run=run, **arguments)
 
     return wrapper
@@ -139,9 +171,9 @@ def classification_required(function: Callable) -> Callable:
 def _choice(option: str, value: Any, allowed: Iterable) -> Any:
     """Return `value` if the study has it."""
     if value not in allowed:
+        choices = ", ".join(map(str, allowed)) or "none: the study has no other"
         raise ConfigError(
-            f"--{option} {value} is not in the study; "
-            f"choose one of {', '.join(map(str, allowed))}."
+            f"--{option} {value} is not in the study; choose one of {choices}."
         )
     return value
 
@@ -194,6 +226,7 @@ def train(study: Study, run: Run, device: torch.device) -> None:
 @main.command()
 @config_option
 @run_options
+@sampler_option
 @device_options
 def sample(study: Study, run: Run, device: torch.device) -> None:
     """Generate images with one trained model, and time it."""
@@ -212,6 +245,7 @@ def reference(study: Study, dataset: str, device: torch.device) -> None:
 @main.command()
 @config_option
 @run_options
+@sampler_option
 @device_options
 def score(study: Study, run: Run, device: torch.device) -> None:
     """Measure how far one model's samples lie from the training images."""

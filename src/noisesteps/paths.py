@@ -5,7 +5,7 @@ The rules in `workflow/rules` state the same paths literally; a test compares th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 RESOURCES = Path("resources")
@@ -13,16 +13,39 @@ RESOURCES = Path("resources")
 
 @dataclass(frozen=True)
 class Run:
-    """One model's coordinates: data set, beta schedule and number of steps T."""
+    """One model's coordinates, and how it is sampled.
+
+    Attributes
+    ----------
+    dataset, schedule, steps
+        Data set, beta schedule and number of noise steps T.
+    seed
+        Number of the training's repetition, from 0.
+    sampler
+        `None`: as `sampling` says. `{method}-{steps}`, such as `ddim-50`: the same
+        model, sampled with fewer steps.
+    """
 
     dataset: str
     schedule: str
     steps: int
+    seed: int = 0
+    sampler: str | None = None
 
     @property
     def path(self) -> Path:
-        """`{dataset}/{schedule}/T{steps}`: the run's place under every sister."""
-        return Path(self.dataset, self.schedule, f"T{self.steps}")
+        """`{dataset}/{schedule}/T{steps}`: the run's place under every sister.
+
+        A further training ends in `-seed{n}`; a sampler is a folder below.
+        """
+        repetition = f"-seed{self.seed}" if self.seed else ""
+        place = Path(self.dataset, self.schedule, f"T{self.steps}{repetition}")
+        return place / self.sampler if self.sampler else place
+
+    @property
+    def model(self) -> Run:
+        """The model that is sampled, without the sampler."""
+        return replace(self, sampler=None)
 
 
 @dataclass(frozen=True)
@@ -52,11 +75,11 @@ class StudyPaths:
         return self.root / "samples" / run.path
 
     def reference(self, dataset: str) -> Path:
-        """Hold `reference.npz` and `reference.json`."""
+        """Hold `reference.npz`, `features.npy` and `reference.json`."""
         return self.root / "metrics" / dataset
 
     def score(self, run: Run) -> Path:
-        """Hold `features.npy` and `score.json`."""
+        """Hold `features.npy`, `nearest.csv` and `score.json`."""
         return self.root / "metrics" / run.path
 
     def set(self, name: str) -> Path:

@@ -78,7 +78,7 @@ def train(study: Study, run: Run, device: torch.device) -> None:
     )
     folder = paths.model(run)
     save_model(folder / "model.safetensors", network)
-    _write_history(folder / "history.csv", trained.history)
+    _write_rows(folder / "history.csv", trained.history)
     record = {
         **_coordinates(run),
         "preset": study.network.preset,
@@ -93,7 +93,7 @@ def train(study: Study, run: Run, device: torch.device) -> None:
         "seconds_per_update": trained.seconds / trained.optimizer_steps,
         "final_loss": trained.final_loss,
         "peak_memory_bytes": trained.peak_memory_bytes,
-        "terminal_signal": diffusion.terminal_signal,
+        **_terminal(diffusion, dataset),
         "device": devices.describe(device),
         "provenance": provenance.record(devices.describe(device)),
     }
@@ -130,12 +130,30 @@ def _tracker(study: Study, run: Run) -> Any:
     return Tracker(folder, study.training, name=f"{study.study}/{run.path}")
 
 
+def _terminal(diffusion: Any, dataset: dict) -> dict[str, float]:
+    """Say how far x_T of this data set is from the noise that sampling starts from."""
+    return {
+        "terminal_signal": diffusion.terminal_signal,
+        "terminal_snr": diffusion.terminal_snr,
+        "prior_divergence": diffusion.prior_divergence(dataset["mean_square"]),
+    }
+
+
 def _key(study: Study, purpose: str, run: Run) -> tuple:
-    return (study.seed, purpose, run.dataset, run.schedule, run.steps)
+    key = (study.seed, purpose, run.dataset, run.schedule, run.steps)
+    # Only what differs is named, so that more seeds leave the first as it was.
+    repetition = (f"seed{run.seed}",) if run.seed else ()
+    return key + repetition + ((run.sampler,) if run.sampler else ())
 
 
 def _coordinates(run: Run) -> dict[str, Any]:
-    return {"dataset": run.dataset, "schedule": run.schedule, "steps": run.steps}
+    return {
+        "dataset": run.dataset,
+        "schedule": run.schedule,
+        "steps": run.steps,
+        "training_seed": run.seed,
+        "sampler": run.sampler,
+    }
 
 
 def _fingerprint(settings: dict, data_sha256: str) -> str:
@@ -145,7 +163,7 @@ def _fingerprint(settings: dict, data_sha256: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _write_history(path: Path, rows: list[dict]) -> None:
+def _write_rows(path: Path, rows: list[dict]) -> None:
     import csv
 
     with atomic(path) as temporary, temporary.open("w", newline="") as file:
@@ -163,15 +181,16 @@ def sample(study: Study, run: Run, device: torch.device) -> None:
 
     paths = StudyPaths(study.study)
     provenance = Provenance("sample", study.settings("sample", run))
-    settings = study.settings("train", run)
-    model = _require(paths.model(run) / "model.json", "train", settings)
-    network = _network(study, run, model["image_size"])
-    load_model(paths.model(run) / "model.safetensors", network)
-    images = study.sample_images(run)
+    settings = study.settings("train", run.model)
+    trained = paths.model(run.model)
+    model = _require(trained / "model.json", "train", settings)
+    network = _network(study, run.model, model["image_size"])
+    load_model(trained / "model.safetensors", network)
+    images, sampling = study.sample_images(run), study.sampling_of(run)
     samples = generate(
         network,
         Diffusion(run.steps, run.schedule),
-        study.sampling,
+        sampling,
         images=images,
         key=_key(study, "sample", run),
         device=device,
@@ -181,11 +200,11 @@ def sample(study: Study, run: Run, device: torch.device) -> None:
     seconds = sum(samples.batch_seconds)
     record = {
         **_coordinates(run),
-        "method": study.sampling.method,
-        "sampling_steps": study.sampling.sampling_steps or run.steps,
+        "method": sampling.method,
+        "sampling_steps": sampling.sampling_steps or run.steps,
         "images": images,
-        "batch_size": study.sampling.batch_size,
-        "precision": study.sampling.precision,
+        "batch_size": sampling.batch_size,
+        "precision": sampling.precision,
         "batch_seconds": samples.batch_seconds,
         "seconds": seconds,
         "seconds_per_image": seconds / images,
@@ -234,21 +253,26 @@ def _read(path: Path, stage: str) -> dict:
 
 
 def reference(study: Study, dataset: str, device: torch.device) -> None:
-    """Describe the training images by their features' mean and covariance."""
+    """Describe the training images by their features, and score held-out ones."""
     from noisesteps import devices
     from noisesteps.data.array import load_images
-    from noisesteps.evaluation import reference as describe_images
+    from noisesteps.evaluation import describe
 
     paths = StudyPaths(study.study)
     settings = study.settings("reference", dataset=dataset)
     provenance = Provenance("reference", settings)
     images = load_images(paths.data(dataset))
-    extractor = _extractor(study, device)
-    statistics, record = describe_images(
-        images.train, images.held_out, extractor, study.sampling.images
+    described, record = describe(
+        images.train,
+        images.held_out,
+        _extractor(study, device),
+        images=study.sampling.images,
+        seeds=study.sampling.seeds,
+        key=(study.seed, "reference", dataset),
     )
     folder = paths.reference(dataset)
-    statistics.save(folder / "reference.npz")
+    described.statistics.save(folder / "reference.npz")
+    _write_array(folder / "features.npy", described.features)
     record["dataset"] = dataset
     record["provenance"] = provenance.record(devices.describe(device))
     write_json(folder / "reference.json", record)
@@ -269,25 +293,50 @@ def score(study: Study, run: Run, device: torch.device) -> None:
 
     from noisesteps import devices
     from noisesteps.diffusion import Diffusion
-    from noisesteps.evaluation import Statistics
     from noisesteps.evaluation import score as score_images
 
     paths = StudyPaths(study.study)
     provenance = Provenance("score", study.settings("score", run))
     settings = study.settings("sample", run)
-    _require(paths.samples(run) / "sample.json", "sample", settings)
+    sampled = _require(paths.samples(run) / "sample.json", "sample", settings)
     images = np.load(paths.samples(run) / "images.npy", mmap_mode="r")
-    statistics = Statistics.load(paths.reference(run.dataset) / "reference.npz")
-    extractor = _extractor(study, device)
-    features, record = score_images(
-        images, extractor, statistics, study.sampling.images
+    reference, real = _reference(study, run.dataset)
+    features, neighbours, record = score_images(
+        images,
+        _extractor(study, device),
+        reference,
+        {space: found and found["threshold"] for space, found in real.items()},
+        images=study.sampling.images,
+        seeds=study.sampling.seeds,
+        key=_key(study, "score", run),
     )
     folder = paths.score(run)
     _write_array(folder / "features.npy", features)
+    _write_rows(folder / "nearest.csv", neighbours)
     record |= _coordinates(run)
+    record["seconds_per_image"] = sampled["seconds_per_image"]
     record["terminal_signal"] = Diffusion(run.steps, run.schedule).terminal_signal
     record["provenance"] = provenance.record(devices.describe(device))
     write_json(folder / "score.json", record)
+
+
+def _reference(study: Study, dataset: str) -> tuple[Any, dict[str, Any]]:
+    """Open what samples are compared with, and how near real images come to it."""
+    import numpy as np
+
+    from noisesteps.data.array import load_images
+    from noisesteps.evaluation import Reference, Statistics
+
+    paths = StudyPaths(study.study)
+    folder = paths.reference(dataset)
+    settings = study.settings("reference", dataset=dataset)
+    record = _require(folder / "reference.json", "reference", settings)
+    reference = Reference(
+        Statistics.load(folder / "reference.npz"),
+        np.load(folder / "features.npy", mmap_mode="r"),
+        load_images(paths.data(dataset)).train,
+    )
+    return reference, record["nearest"]
 
 
 def sets(study: Study) -> None:

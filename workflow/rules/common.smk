@@ -13,7 +13,7 @@ import yaml
 from noisesteps import figures, tables
 from noisesteps.config import Study, load_study
 from noisesteps.errors import NoisestepsError
-from noisesteps.paths import Run
+from noisesteps.paths import Run, StudyPaths
 
 
 def config_file() -> str:
@@ -39,6 +39,7 @@ def read_study(path: str) -> Study:
 
 CONFIG_FILE = config_file()
 STUDY = read_study(CONFIG_FILE)
+PATHS = StudyPaths(STUDY.study)
 
 # The jobs' environment. The config's name is here and not in params, so that a renamed
 # file, or a second study that shares a download, reruns nothing. PATH lets a snakemake
@@ -60,7 +61,6 @@ envvars:
 FIGURES = figures.figure_names(STUDY)
 TABLES = tables.table_names(STUDY)
 RESULT = "results/{study}"
-RUN = "{dataset}/{schedule}/T{steps}"
 
 
 wildcard_constraints:
@@ -70,6 +70,8 @@ wildcard_constraints:
     version="[0-9a-f]{8}",
     schedule="linear|linear_scaled|cosine",
     steps=r"[1-9]\d*",
+    repetition=r"(-seed[1-9]\d*)?",
+    sampler=r"(/(ancestral|ddim)-[1-9]\d*)?",
     architecture="resnet18|vgg16",
     set="origin|synthesis|mix",
     seed=r"\d+",
@@ -81,13 +83,28 @@ def settings(stage):
     """Return a params function: the config values that `stage` reads."""
 
     def read(wildcards):
-        run = None
-        if hasattr(wildcards, "steps"):
-            run = Run(wildcards.dataset, wildcards.schedule, int(wildcards.steps))
+        run = run_of(wildcards) if hasattr(wildcards, "steps") else None
         source = getattr(wildcards, "dataset", getattr(wildcards, "source", None))
         return STUDY.settings(stage, run, dataset=source)
 
     return read
+
+
+def run_of(wildcards):
+    """Return the run that a job's wildcards name."""
+    seed = wildcards.repetition.removeprefix("-seed") or 0
+    sampler = getattr(wildcards, "sampler", "").removeprefix("/") or None
+    steps = int(wildcards.steps)
+    return Run(wildcards.dataset, wildcards.schedule, steps, int(seed), sampler)
+
+
+def coordinates(wildcards):
+    """Return the options that name a run on the command line."""
+    run = run_of(wildcards)
+    options = f"--dataset {run.dataset} --schedule {run.schedule} --steps {run.steps}"
+    if run.seed:
+        options += f" --training-seed {run.seed}"
+    return options + (f" --sampler {run.sampler}" if run.sampler else "")
 
 
 def gpu_threads():
@@ -102,15 +119,9 @@ def in_study(pattern, **values):
     return expand(pattern, study=STUDY.study, **values)
 
 
-def of_runs(pattern, runs):
-    """Fill a pattern that ends in the coordinates of a run."""
-    return [
-        path
-        for run in runs
-        for path in in_study(
-            pattern, dataset=run.dataset, schedule=run.schedule, steps=run.steps
-        )
-    ]
+def records(paths):
+    """Name files as Snakemake does: relative, as text."""
+    return [path.as_posix() for path in paths]
 
 
 def fetched(source):
@@ -124,54 +135,30 @@ def extractor_weights(wildcards):
     return fetched(STUDY.evaluation.extractor)
 
 
-def classification_runs():
-    chosen = STUDY.classification
-    return [Run(name, chosen.schedule, chosen.steps) for name in chosen.datasets]
-
-
 def set_inputs(wildcards):
     """Return the real images and the samples that the training sets are made of."""
-    names = STUDY.classification.datasets
-    return in_study("results/{study}/data/{dataset}/dataset.json", dataset=names) + (
-        of_runs(f"{RESULT}/samples/{RUN}/sample.json", classification_runs())
-    )
-
-
-def classifiers():
-    """Return every classifier's accuracy file."""
     chosen = STUDY.classification
-    return in_study(
-        f"{RESULT}/classification/{{architecture}}/{{set}}/seed{{seed}}.json",
-        architecture=chosen.architectures,
-        set=chosen.sets,
-        seed=range(chosen.seeds),
+    runs = [Run(name, chosen.schedule, chosen.steps) for name in chosen.datasets]
+    return records(
+        [PATHS.data(name) / "dataset.json" for name in chosen.datasets]
+        + [PATHS.samples(run) / "sample.json" for run in runs]
     )
 
 
 def table_inputs(wildcards):
     """Return the records that a table is made of."""
-    kind = tables.record_kind(wildcards.table)
-    if kind == "classifier":
-        return classifiers()
-    runs = tables.table_runs(wildcards.table, STUDY)
-    place = {"model": "models", "sample": "samples", "score": "metrics"}[kind]
-    records = of_runs(f"{RESULT}/{place}/{RUN}/{kind}.json", runs)
-    if kind == "score":
-        names = list(dict.fromkeys(run.dataset for run in runs))
-        records += in_study(
-            f"{RESULT}/metrics/{{dataset}}/reference.json", dataset=names
-        )
-    return records
+    return records(tables.table_records(wildcards.table, STUDY, PATHS))
 
 
 def figure_inputs(wildcards):
     """Return the tables, samples, losses and data sets that a figure shows."""
     reads = figures.figure_inputs(wildcards.figure, STUDY)
-    return (
-        in_study(f"{RESULT}/tables/{{table}}.csv", table=reads.tables)
-        + in_study(f"{RESULT}/data/{{dataset}}/dataset.json", dataset=reads.datasets)
-        + of_runs(f"{RESULT}/samples/{RUN}/sample.json", reads.samples)
-        + of_runs(f"{RESULT}/models/{RUN}/history.csv", reads.histories)
+    return records(
+        [PATHS.table(table) for table in reads.tables]
+        + [PATHS.data(dataset) / "dataset.json" for dataset in reads.datasets]
+        + [PATHS.samples(run) / "sample.json" for run in reads.samples]
+        + [PATHS.score(run) / "score.json" for run in reads.scores]
+        + [PATHS.model(run) / "history.csv" for run in reads.histories]
     )
 
 

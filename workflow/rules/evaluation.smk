@@ -5,6 +5,7 @@ rule reference:
         weights=extractor_weights,
     output:
         statistics="results/{study}/metrics/{dataset}/reference.npz",
+        features="results/{study}/metrics/{dataset}/features.npy",
         record="results/{study}/metrics/{dataset}/reference.json",
     log:
         "results/{study}/logs/reference/{dataset}.log",
@@ -26,17 +27,21 @@ rule reference:
 
 rule score:
     input:
-        images="results/{study}/samples/{dataset}/{schedule}/T{steps}/images.npy",
-        record="results/{study}/samples/{dataset}/{schedule}/T{steps}/sample.json",
+        images="results/{study}/samples/{dataset}/{schedule}/T{steps}{repetition}{sampler}/images.npy",
+        record="results/{study}/samples/{dataset}/{schedule}/T{steps}{repetition}{sampler}/sample.json",
         statistics="results/{study}/metrics/{dataset}/reference.npz",
+        reference_features="results/{study}/metrics/{dataset}/features.npy",
+        reference="results/{study}/metrics/{dataset}/reference.json",
+        real="results/{study}/data/{dataset}/images.npy",
         weights=extractor_weights,
     output:
-        features="results/{study}/metrics/{dataset}/{schedule}/T{steps}/features.npy",
-        record="results/{study}/metrics/{dataset}/{schedule}/T{steps}/score.json",
+        features="results/{study}/metrics/{dataset}/{schedule}/T{steps}{repetition}{sampler}/features.npy",
+        nearest="results/{study}/metrics/{dataset}/{schedule}/T{steps}{repetition}{sampler}/nearest.csv",
+        record="results/{study}/metrics/{dataset}/{schedule}/T{steps}{repetition}{sampler}/score.json",
     log:
-        "results/{study}/logs/score/{dataset}/{schedule}/T{steps}.log",
+        "results/{study}/logs/score/{dataset}/{schedule}/T{steps}{repetition}{sampler}.log",
     benchmark:
-        "results/{study}/benchmarks/score/{dataset}/{schedule}/T{steps}.tsv"
+        "results/{study}/benchmarks/score/{dataset}/{schedule}/T{steps}{repetition}{sampler}.tsv"
     conda:
         "../../envs/noisesteps.yaml"
     threads: gpu_threads()
@@ -46,7 +51,7 @@ rule score:
         runtime=60,
     params:
         settings=settings("score"),
+        coordinates=coordinates,
     shell:
-        'python -m noisesteps score --config "$NOISESTEPS_CONFIG" --dataset {wildcards.dataset} '
-        "--schedule {wildcards.schedule} --steps {wildcards.steps} "
+        'python -m noisesteps score --config "$NOISESTEPS_CONFIG" {params.coordinates} '
         "--threads {threads} > {log:q} 2>&1"

@@ -6,13 +6,13 @@ rule train:
         images="results/{study}/data/{dataset}/images.npy",
         record="results/{study}/data/{dataset}/dataset.json",
     output:
-        weights="results/{study}/models/{dataset}/{schedule}/T{steps}/model.safetensors",
-        history="results/{study}/models/{dataset}/{schedule}/T{steps}/history.csv",
-        record="results/{study}/models/{dataset}/{schedule}/T{steps}/model.json",
+        weights="results/{study}/models/{dataset}/{schedule}/T{steps}{repetition}/model.safetensors",
+        history="results/{study}/models/{dataset}/{schedule}/T{steps}{repetition}/history.csv",
+        record="results/{study}/models/{dataset}/{schedule}/T{steps}{repetition}/model.json",
     log:
-        "results/{study}/logs/train/{dataset}/{schedule}/T{steps}.log",
+        "results/{study}/logs/train/{dataset}/{schedule}/T{steps}{repetition}.log",
     benchmark:
-        "results/{study}/benchmarks/train/{dataset}/{schedule}/T{steps}.tsv"
+        "results/{study}/benchmarks/train/{dataset}/{schedule}/T{steps}{repetition}.tsv"
     conda:
         "../../envs/noisesteps.yaml"
     threads: gpu_threads()
@@ -22,23 +22,23 @@ rule train:
         runtime=2880,
     params:
         settings=settings("train"),
+        coordinates=coordinates,
     shell:
-        'python -m noisesteps train --config "$NOISESTEPS_CONFIG" --dataset {wildcards.dataset} '
-        "--schedule {wildcards.schedule} --steps {wildcards.steps} "
+        'python -m noisesteps train --config "$NOISESTEPS_CONFIG" {params.coordinates} '
         "--threads {threads} > {log:q} 2>&1"
 
 
 rule sample:
     input:
-        weights="results/{study}/models/{dataset}/{schedule}/T{steps}/model.safetensors",
-        record="results/{study}/models/{dataset}/{schedule}/T{steps}/model.json",
+        weights="results/{study}/models/{dataset}/{schedule}/T{steps}{repetition}/model.safetensors",
+        record="results/{study}/models/{dataset}/{schedule}/T{steps}{repetition}/model.json",
     output:
-        images="results/{study}/samples/{dataset}/{schedule}/T{steps}/images.npy",
-        record="results/{study}/samples/{dataset}/{schedule}/T{steps}/sample.json",
+        images="results/{study}/samples/{dataset}/{schedule}/T{steps}{repetition}{sampler}/images.npy",
+        record="results/{study}/samples/{dataset}/{schedule}/T{steps}{repetition}{sampler}/sample.json",
     log:
-        "results/{study}/logs/sample/{dataset}/{schedule}/T{steps}.log",
+        "results/{study}/logs/sample/{dataset}/{schedule}/T{steps}{repetition}{sampler}.log",
     benchmark:
-        "results/{study}/benchmarks/sample/{dataset}/{schedule}/T{steps}.tsv"
+        "results/{study}/benchmarks/sample/{dataset}/{schedule}/T{steps}{repetition}{sampler}.tsv"
     conda:
         "../../envs/noisesteps.yaml"
     threads: gpu_threads()
@@ -48,7 +48,7 @@ rule sample:
         runtime=720,
     params:
         settings=settings("sample"),
+        coordinates=coordinates,
     shell:
-        'python -m noisesteps sample --config "$NOISESTEPS_CONFIG" --dataset {wildcards.dataset} '
-        "--schedule {wildcards.schedule} --steps {wildcards.steps} "
+        'python -m noisesteps sample --config "$NOISESTEPS_CONFIG" {params.coordinates} '
         "--threads {threads} > {log:q} 2>&1"

@@ -110,8 +110,9 @@ def prepare(
     dict
         `name`, `images`, `train`, `held_out`, `rejected` (rows of rejected.csv),
         `found` (files of the source), `classes` (distinct labels), `image_size`,
-        `resize` (the convention), `stretched` (images that were not square) and
-        `sha256` (of images.npy).
+        `resize` (the convention), `stretched` (images that were not square),
+        `mean_square` (of the training images' values in [-1, 1]) and `sha256` (of
+        images.npy).
 
     Raises
     ------
@@ -355,5 +356,17 @@ def _counts(
         "image_size": preprocess.image_size,
         "resize": RESIZE,
         "stretched": sum(row.stretched for row in rows),
+        "mean_square": _mean_square(output / "images.npy", train),
         "sha256": checksum(output / "images.npy"),
     }
+
+
+def _mean_square(path: Path, train: int) -> float:
+    """Return the mean of x_0² over the training images' values in [-1, 1]."""
+    images = np.load(path, mmap_mode="r", allow_pickle=False)[:train]
+    counts = np.zeros(256, np.int64)
+    for start in range(0, train, CHUNK):
+        values = images[start : start + CHUNK].ravel()
+        counts += np.bincount(values, minlength=256)
+    squares = np.square(np.arange(256) / 127.5 - 1)
+    return float(counts @ squares / counts.sum())

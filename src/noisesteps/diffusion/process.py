@@ -82,6 +82,25 @@ class Diffusion:
         alpha_bar = self.alpha_bar[-1].item()
         return alpha_bar / (1 - alpha_bar)
 
+    def prior_divergence(self, mean_square: float) -> float:
+        r"""KL(q(x_T | x_0) ‖ N(0, I)) averaged over the data, in nats a dimension.
+
+        .. math::
+            \tfrac12 \big(\bar\alpha_T E[x_0^2] - \bar\alpha_T
+                          - \ln(1 - \bar\alpha_T)\big)
+
+        It is L_T of Ho et al. 2020, equation (5), and by convexity no less than
+        KL(q(x_T) ‖ N(0, I)), the divergence between what the last step of training
+        looks like and the noise that sampling starts from.
+
+        Parameters
+        ----------
+        mean_square
+            E[x_0²]: the mean over all values, in [-1, 1], of all training images.
+        """
+        alpha_bar = self.alpha_bar[-1].item()
+        return 0.5 * (alpha_bar * (mean_square - 1) - math.log1p(-alpha_bar))
+
     def respaced(self, sampling_steps: int) -> Diffusion:
         """Return the process that visits only `sampling_steps` of the T steps.
 

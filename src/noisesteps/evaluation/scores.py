@@ -1,27 +1,67 @@
-"""The two stages that score: statistics of real images, distance of generated ones."""
+"""The two stages that score: real images described, generated ones measured.
+
+A score is a Fréchet or kernel distance, a precision or a recall between `images`
+features and those of the training images. Every score is taken `seeds` times, each
+time from other images, so that its spread is known.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from noisesteps.errors import StageError
+from noisesteps.evaluation.copies import copy_threshold, near_copies, nearest
 from noisesteps.evaluation.extractors import Extractor
 from noisesteps.evaluation.frechet import frechet_distance
+from noisesteps.evaluation.infinity import frechet_infinity_interval
+from noisesteps.evaluation.kernel import kernel_distance
+from noisesteps.evaluation.precision_recall import precision_recall
 from noisesteps.evaluation.statistics import Statistics
-from noisesteps.seeds import numpy_generator
+from noisesteps.seeds import Key, numpy_generator
+
+KERNEL_SUBSETS = 100  # as torch-fidelity
+KERNEL_SUBSET_SIZE = 1000  # as torch-fidelity; fewer where there are fewer images
+SPACES = ("feature", "pixel")  # in which the nearest training image is looked for
 
 
-def reference(
-    train: np.ndarray, held_out: np.ndarray, extractor: Extractor, images: int
-) -> tuple[Statistics, dict[str, Any]]:
-    """Compute the statistics that samples are compared with, and their floor.
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """What generated images are compared with.
 
-    The floor is the distance of `images` real held-out images to the statistics: a
-    distance between few images is biased upwards, and this shows by how much. A model
-    that scores below it has likely memorised training images.
-    Where fewer are held out it is None, and `floor_reason` says so.
+    Attributes
+    ----------
+    statistics
+        Of the features of all training images.
+    features
+        float32 (N, D): the training images' features.
+    images
+        uint8 (N, 3, H, W): the training images.
+    """
+
+    statistics: Statistics
+    features: np.ndarray
+    images: np.ndarray
+
+
+def describe(
+    train: np.ndarray,
+    held_out: np.ndarray,
+    extractor: Extractor,
+    *,
+    images: int,
+    seeds: int,
+    key: tuple[Key, ...],
+) -> tuple[Reference, dict[str, Any]]:
+    """Compute what samples are compared with, and how real images compare with it.
+
+    The floor is what `images` real held-out images score: distances between few images
+    are biased, and this shows by how much. It is taken from as many disjoint sets of
+    held-out images as there are, `seeds` at most; where there is not one, it is None
+    and `floor_reason` says so. The distance of every held-out image to its nearest
+    training image tells how near a picture comes that copies nothing.
 
     Parameters
     ----------
@@ -29,13 +69,15 @@ def reference(
         uint8 (N, 3, H, W) images of one data set.
     extractor
         The network that computes the features.
-    images
-        How many images a model's score is computed from (`sampling.images`).
+    images, seeds
+        `sampling.images` and `sampling.seeds`.
+    key
+        Seeds the choice of images: (seed, "reference", dataset).
 
     Returns
     -------
-    Statistics
-        Of all training images.
+    Reference
+        The training images and their features.
     dict
         The values of `reference.json`, less the data set and the provenance.
 
@@ -44,30 +86,36 @@ def reference(
     StageError
         If there are fewer than two training images.
     """
-    statistics = Statistics.of(
-        extractor.features(train), extractor.name, extractor.digest
-    )
-    floor, reason = None, None
-    if len(held_out) >= images:
-        features = extractor.features(_subset(held_out, images))
-        floor = frechet_distance(features, statistics)
-    else:
-        reason = (
-            f"{len(held_out)} images are held out, fewer than the {images} of "
-            "sampling.images"
-        )
+    features = extractor.features(train)
+    statistics = Statistics.of(features, extractor.name, extractor.digest)
+    reference = Reference(statistics, features, train)
+    order = numpy_generator(*key, "floor").permutation(len(held_out))
+    real = extractor.features(held_out)[order]
+    blocks = [
+        real[start : start + images]
+        for start in range(0, len(real) - images + 1, images)
+    ][:seeds]
     record = _record(statistics, extractor) | {
-        "floor": floor,
-        "floor_images": images,
-        "floor_reason": reason,
+        "images": images,
+        "held_out": len(held_out),
+        "floor": _measure(blocks, reference, key) if blocks else None,
+        "floor_reason": None if blocks else _too_few(len(held_out), images),
+        "nearest": _real_distances(real, held_out[order], reference),
     }
-    return statistics, record
+    return reference, record
 
 
 def score(
-    samples: np.ndarray, extractor: Extractor, reference: Statistics, images: int
-) -> tuple[np.ndarray, dict[str, Any]]:
-    """Measure the distance of the first `images` samples to the training images.
+    samples: np.ndarray,
+    extractor: Extractor,
+    reference: Reference,
+    thresholds: dict[str, float | None],
+    *,
+    images: int,
+    seeds: int,
+    key: tuple[Key, ...],
+) -> tuple[np.ndarray, list[dict[str, Any]], dict[str, Any]]:
+    """Compare the first `images` × `seeds` samples with the training images.
 
     Parameters
     ----------
@@ -76,14 +124,22 @@ def score(
     extractor
         The network that computed the reference's features too.
     reference
-        Statistics of the data set that the model was trained on.
-    images
-        How many samples to score (`sampling.images`).
+        The data set that the model was trained on.
+    thresholds
+        For `feature` and `pixel`, the distance below which an image is a near-copy;
+        None where no real image was held out.
+    images, seeds
+        `sampling.images` and `sampling.seeds`.
+    key
+        Seeds the subsets: (seed, "score", dataset, schedule, steps).
 
     Returns
     -------
     numpy.ndarray
-        float32 (images, D): the features that were scored.
+        float32 (images × seeds, D): the features that were scored.
+    list of dict
+        The rows of `nearest.csv`: for each image its nearest training image and the
+        distance to it, by features and by pixels.
     dict
         The values of `score.json`, less the run's coordinates and the provenance.
 
@@ -92,25 +148,104 @@ def score(
     StageError
         If there are too few samples, or if the reference is another network's.
     """
-    reference.require_extractor(extractor.name, extractor.digest)
-    if len(samples) < images:
+    reference.statistics.require_extractor(extractor.name, extractor.digest)
+    if len(samples) < images * seeds:
         raise StageError(
-            f"The run has {len(samples)} images, fewer than the {images} of "
-            "sampling.images; run `noisesteps sample` for it again."
+            f"The run has {len(samples)} images, fewer than sampling.images × "
+            f"sampling.seeds = {images * seeds}; run `noisesteps sample` for it again."
         )
-    features = extractor.features(samples[:images])
-    value = frechet_distance(features, reference)
-    record = _record(reference, extractor) | {"value": value, "images": images}
-    return features, record
+    features = extractor.features(samples[: images * seeds])
+    measured = _measure(np.split(features, seeds), reference, key)
+    neighbours = _neighbours(features, samples[: images * seeds], reference)
+    copies = {
+        space: near_copies(neighbours[f"{space}_distance"], threshold)._asdict()
+        for space, threshold in thresholds.items()
+        if threshold is not None
+    }
+    record = _record(reference.statistics, extractor) | {
+        "value": float(np.mean(measured["fid"])),
+        "images": images,
+        "seeds": seeds,
+        **measured,
+        "copies": copies,
+    }
+    rows = zip(*(column.tolist() for column in neighbours.values()), strict=True)
+    return features, [dict(zip(neighbours, row, strict=True)) for row in rows], record
 
 
-def _subset(images: np.ndarray, count: int) -> np.ndarray:
-    """Choose `count` images at random, the same ones in every study.
+def _measure(
+    blocks: list[np.ndarray], reference: Reference, key: tuple[Key, ...]
+) -> dict[str, Any]:
+    """Score every block of features (N, D) by itself, and all together at infinity."""
+    rows = [
+        _measure_block(block, reference, numpy_generator(*key, "subsets", number))
+        for number, block in enumerate(blocks)
+    ]
+    measured: dict[str, Any] = {
+        name: [row[name] for row in rows]
+        for name in ("fid", "kid", "precision", "recall")
+    }
+    infinity = frechet_infinity_interval(
+        blocks, reference.statistics, numpy_generator(*key, "infinity")
+    )
+    return measured | {"fid_infinity": infinity._asdict()}
 
-    Archives are often sorted by class: the first images would be of one kind.
-    """
-    chosen = numpy_generator("reference", "floor").permutation(len(images))[:count]
-    return images[np.sort(chosen)]
+
+def _measure_block(
+    features: np.ndarray, reference: Reference, generator: np.random.Generator
+) -> dict[str, float]:
+    size = min(KERNEL_SUBSET_SIZE, len(features), len(reference.features))
+    kernel = kernel_distance(
+        features,
+        reference.features,
+        subset_size=size,
+        subsets=KERNEL_SUBSETS,
+        generator=generator,
+    )
+    # As many real as generated images: with more, recall would fall and precision rise.
+    equal = generator.permutation(len(reference.features))[: len(features)]
+    shape = precision_recall(features, reference.features[np.sort(equal)])
+    return {
+        "fid": frechet_distance(features, reference.statistics),
+        "kid": kernel.mean,
+        "precision": shape.precision,
+        "recall": shape.recall,
+    }
+
+
+def _neighbours(
+    features: np.ndarray, images: np.ndarray, reference: Reference
+) -> dict[str, np.ndarray]:
+    pairs = {
+        "feature": (features, reference.features),
+        "pixel": (_flat(images), _flat(reference.images)),
+    }
+    columns: dict[str, np.ndarray] = {"image": np.arange(len(images))}
+    for space, (queries, references) in pairs.items():
+        columns[f"{space}_index"], columns[f"{space}_distance"] = nearest(
+            queries, references
+        )
+    return columns
+
+
+def _flat(images: np.ndarray) -> np.ndarray:
+    return images.reshape(len(images), -1)
+
+
+def _real_distances(
+    features: np.ndarray, images: np.ndarray, reference: Reference
+) -> dict[str, Any]:
+    """Say how near real held-out images come to the training images."""
+    if not len(features):
+        return dict.fromkeys(SPACES)
+    found = _neighbours(features, images, reference)
+    return {
+        space: copy_threshold(found[f"{space}_distance"])._asdict() for space in SPACES
+    }
+
+
+def _too_few(held_out: int, images: int) -> str:
+    return f"{held_out} images are held out, fewer than the {images} of sampling.images"
 
 
 def _record(reference: Statistics, extractor: Extractor) -> dict[str, Any]:

@@ -18,6 +18,7 @@ class FigureInputs:
 
     tables: tuple[str, ...] = ()
     samples: tuple[Run, ...] = ()
+    scores: tuple[Run, ...] = ()
     datasets: tuple[str, ...] = ()
     histories: tuple[Run, ...] = ()
 
@@ -76,6 +77,11 @@ def rows_shown(study: Study) -> list[int]:
     return [steps[place] for place in evenly(MAX_ROWS, len(steps))]
 
 
+def first_runs(dataset: str, study: Study) -> list[Run]:
+    """List a data set's runs without the repetitions of their training."""
+    return [run for run in study.runs_of(dataset) if run.seed == 0]
+
+
 def figure_inputs(figure: str, study: Study) -> FigureInputs:
     """Say what a figure is drawn from.
 
@@ -90,7 +96,7 @@ def figure_inputs(figure: str, study: Study) -> FigureInputs:
             return FigureInputs(datasets=(dataset,))
         case "samples":
             shown = rows_shown(study)
-            runs = [run for run in study.runs_of(dataset) if run.steps in shown]
+            runs = [run for run in first_runs(dataset, study) if run.steps in shown]
             return FigureInputs(samples=tuple(runs))
         case "fid":
             return FigureInputs(tables=(figure,))
@@ -98,4 +104,4 @@ def figure_inputs(figure: str, study: Study) -> FigureInputs:
             return FigureInputs(tables=("generation_time",))
         case "classification":
             return FigureInputs(tables=("classification", "classifiers"))
-    return FigureInputs(histories=tuple(study.runs_of(dataset)))
+    return FigureInputs(histories=tuple(first_runs(dataset, study)))

@@ -17,7 +17,7 @@ from noisesteps.figures import caption, figure_names
 from noisesteps.paths import StudyPaths
 from noisesteps.report import findings
 from noisesteps.tables import dissertation, read_table, table_names
-from noisesteps.tables.build import read_record
+from noisesteps.tables.records import read_record
 
 TEMPLATE = "report.html.j2"
 TABLE_TITLES = {

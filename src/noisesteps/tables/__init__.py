@@ -1,6 +1,6 @@
 """Tables: the records of every stage gathered into CSV files.
 
-`table_names`, `table_runs` and `record_kind` say what exists and what it is made
+`table_names`, `table_runs` and `table_records` say what exists and what it is made
 from, without importing pandas; a workflow asks them while it plans. `tabulate` makes
 one table, `write_csv` and `read_table` move it to and from its CSV file, and
 `dissertation` returns the numbers that the dissertation printed.
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from noisesteps.config import Study
 from noisesteps.paths import StudyPaths
-from noisesteps.tables.inputs import record_kind, table_names, table_runs
+from noisesteps.tables.inputs import table_names, table_records, table_runs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 __all__ = [
     "dissertation",
     "read_table",
-    "record_kind",
     "table_names",
+    "table_records",
     "table_runs",
     "tabulate",
     "write_csv",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -13,20 +12,51 @@ from pandas import DataFrame
 
 from noisesteps.config import Study
 from noisesteps.errors import StageError
-from noisesteps.files import atomic, read_json
+from noisesteps.files import atomic
 from noisesteps.paths import Run, StudyPaths
-from noisesteps.tables import inputs
+from noisesteps.tables import comparisons, inputs, scores
 from noisesteps.tables.published import CLASSES, SCHEDULE, published
+from noisesteps.tables.records import read_record, with_records
 
-TEXT, COUNT, NUMBER = "str", "Int64", "float64"
+TEXT, COUNT, NUMBER, FLAG = "str", "Int64", "float64", "boolean"
 RUN = {"dataset": TEXT, "schedule": TEXT, "steps": COUNT}
+
+
+def _interval(name: str) -> dict[str, str]:
+    """Name a value's column and those of its interval, which holds with 95 %."""
+    prefix = "" if name == "value" else f"{name}_"
+    return dict.fromkeys((name, f"{prefix}low", f"{prefix}high"), NUMBER)
+
+
+MEASURES = {
+    **_interval("value"),
+    **_interval("kid"),
+    **_interval("precision"),
+    **_interval("recall"),
+    **_interval("fid_infinity"),
+}
+DIFFERENCE = _interval("difference") | {"p_value": NUMBER, "p_holm": NUMBER}
+WAY = {
+    "dataset": TEXT,
+    "schedule": TEXT,
+    "metric": TEXT,
+    "trained_steps": COUNT,
+    "way": TEXT,
+    "sampling_steps": COUNT,
+    **_interval("value"),
+    "interval_over": TEXT,
+    "seconds_per_image": NUMBER,
+}
 
 # The columns of every table, in order, with their types. Times are in seconds unless
 # the name says hours; accuracies are fractions.
 COLUMNS = {
     "models": RUN
     | {
+        "training_seed": COUNT,
         "terminal_signal": NUMBER,
+        "terminal_snr": NUMBER,
+        "prior_divergence": NUMBER,
         "parameters": COUNT,
         "optimizer_steps": COUNT,
         "final_loss": NUMBER,
@@ -46,16 +76,80 @@ COLUMNS = {
     "fid": RUN
     | {
         "metric": TEXT,
-        "value": NUMBER,
+        **MEASURES,
         "images": COUNT,
+        "sampling_seeds": COUNT,
+        "training_seeds": COUNT,
+        "interval_over": TEXT,
         "reference_images": COUNT,
         "extractor": TEXT,
         "terminal_signal": NUMBER,
-        "real_floor": NUMBER,
+        **_interval("real_floor"),
         "dissertation_fid": NUMBER,
+    },
+    "scores": RUN
+    | {
+        "training_seed": COUNT,
+        "sampler": TEXT,
+        "sampling_seed": COUNT,
+        "metric": TEXT,
+        "value": NUMBER,
+        "kid": NUMBER,
+        "precision": NUMBER,
+        "recall": NUMBER,
+        "images": COUNT,
+    },
+    "floor": {
+        "dataset": TEXT,
+        "metric": TEXT,
+        **MEASURES,
+        "images": COUNT,
+        "sets": COUNT,
+        "held_out": COUNT,
+        "reference_images": COUNT,
+    },
+    "plateau": {
+        "dataset": TEXT,
+        "schedule": TEXT,
+        "metric": TEXT,
+        "best_steps": COUNT,
+        **_interval("best_value"),
+        "smallest_steps": COUNT,
+        "candidates": TEXT,
+        "decided": FLAG,
+        "repeats": COUNT,
+        "interval_over": TEXT,
+        "test": TEXT,
+        "reason": TEXT,
+    },
+    "schedules": {
+        "dataset": TEXT,
+        "steps": COUNT,
+        "schedule": TEXT,
+        "metric": TEXT,
+        "linear_terminal_signal": NUMBER,
+        "terminal_signal": NUMBER,
+        **_interval("linear_value"),
+        **_interval("value"),
+        **DIFFERENCE,
+    },
+    "fewer_steps": WAY | DIFFERENCE,
+    "quality_vs_cost": WAY | {"pareto": FLAG},
+    "copies": RUN
+    | {
+        "training_seed": COUNT,
+        "space": TEXT,
+        "images": COUNT,
+        "copies": COUNT,
+        **_interval("share"),
+        "real_threshold": NUMBER,
+        "real_share": NUMBER,
+        "real_images": COUNT,
+        "real_duplicates": COUNT,
     },
     "generation_time": RUN
     | {
+        "training_seed": COUNT,
         "images": COUNT,
         "seconds": NUMBER,
         "seconds_per_image": NUMBER,
@@ -110,10 +204,24 @@ def build(table: str, study: Study, paths: StudyPaths) -> DataFrame:
             rows = _classifiers(study, paths)
         case "classification":
             rows = _classification(study, paths)
+        case "scores":
+            rows = scores.score_rows(runs, paths)
+        case "floor":
+            rows = [scores.floor(dataset, paths) for dataset in study.datasets]
+        case "copies":
+            rows = scores.copy_rows(runs, paths)
+        case "plateau":
+            rows = comparisons.plateau_rows(runs, paths)
+        case "schedules":
+            rows = comparisons.schedule_rows(runs, paths)
+        case "fewer_steps":
+            rows = comparisons.fewer_steps_rows(study, runs, paths)
+        case "quality_vs_cost":
+            rows = comparisons.quality_vs_cost_rows(study, runs, paths)
         case _:
-            rows = _scores(runs, paths)
+            rows = scores.fid_rows(runs, paths)
     types = columns(table)
-    return DataFrame(rows, columns=list(types)).astype(types)
+    return DataFrame(list(rows), columns=list(types)).astype(types)
 
 
 def write(path: Path, frame: DataFrame) -> None:
@@ -137,56 +245,14 @@ def read(table: str, paths: StudyPaths) -> DataFrame:
         ) from error
 
 
-def read_record(path: Path, stage: str, names: Iterable[str]) -> dict[str, Any]:
-    """Return the named keys of the JSON record that `stage` wrote.
-
-    Raises
-    ------
-    StageError
-        If the record is missing, is not JSON or lacks a key.
-    """
-    try:
-        values = read_json(path)
-        return {name: values[name] for name in names}
-    except FileNotFoundError:
-        raise StageError(f"{path} is missing; run the stage {stage} first.") from None
-    except KeyError as error:
-        problem = f"lacks the key {error}"
-    except (OSError, ValueError, TypeError) as error:
-        problem = f"cannot be read ({error})"
-    raise StageError(f"{path} {problem}; remove it and run the stage {stage} again.")
-
-
-def _record(stage: str, run: Run, paths: StudyPaths) -> Path:
-    """Name the JSON file that a stage leaves for a run."""
-    match stage:
-        case "train":
-            return paths.model(run) / "model.json"
-        case "sample":
-            return paths.samples(run) / "sample.json"
-    return paths.score(run) / "score.json"
-
-
-def _coordinates(run: Run) -> dict[str, Any]:
-    return {"dataset": run.dataset, "schedule": run.schedule, "steps": run.steps}
-
-
-def _with_records(
-    stage: str, runs: list[Run], paths: StudyPaths, names: Iterable[str]
-) -> Iterator[dict[str, Any]]:
-    for run in runs:
-        path = _record(stage, run, paths)
-        yield _coordinates(run) | read_record(path, stage, names)
-
-
 def _models(runs: list[Run], paths: StudyPaths) -> list[dict[str, Any]]:
-    names = [name for name in COLUMNS["models"] if name not in RUN]
-    return list(_with_records("train", runs, paths, names))
+    names = COLUMNS["models"].keys() - {*RUN, "training_seed"}
+    return list(with_records("train", runs, paths, names))
 
 
 def _training_time(runs: list[Run], paths: StudyPaths) -> list[dict[str, Any]]:
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in _with_records("train", runs, paths, ["seconds", "device"]):
+    for row in with_records("train", runs, paths, ["seconds", "device"]):
         groups.setdefault((row["dataset"], row["schedule"]), []).append(row)
     hours = published("training_time", "hours", ["dataset"])
     return [
@@ -210,39 +276,13 @@ def _if_linear(schedule: str, value: float | None) -> float | None:
 
 
 def _generation_time(runs: list[Run], paths: StudyPaths) -> list[dict[str, Any]]:
-    skipped = {*RUN, "dissertation_seconds"}
-    names = [name for name in COLUMNS["generation_time"] if name not in skipped]
+    skipped = {*RUN, "training_seed", "dissertation_seconds"}
+    names = COLUMNS["generation_time"].keys() - skipped
     seconds = published("generation_time", "seconds", ["steps"])
     return [
         row | {"dissertation_seconds": seconds.get((row["steps"],))}
-        for row in _with_records("sample", runs, paths, names)
+        for row in with_records("sample", runs, paths, names)
     ]
-
-
-def _scores(runs: list[Run], paths: StudyPaths) -> list[dict[str, Any]]:
-    skipped = {*RUN, "real_floor", "dissertation_fid"}
-    names = [name for name in COLUMNS["fid"] if name not in skipped]
-    floors = {dataset: _floor(dataset, paths) for dataset in _datasets(runs)}
-    fids = published("fid", "fid", ["dataset", "steps"])
-    return [
-        row
-        | {
-            "real_floor": floors[row["dataset"]],
-            "dissertation_fid": _if_linear(
-                row["schedule"], fids.get((row["dataset"], row["steps"]))
-            ),
-        }
-        for row in _with_records("score", runs, paths, names)
-    ]
-
-
-def _datasets(runs: list[Run]) -> list[str]:
-    return list(dict.fromkeys(run.dataset for run in runs))
-
-
-def _floor(dataset: str, paths: StudyPaths) -> float | None:
-    path = paths.reference(dataset) / "reference.json"
-    return read_record(path, "reference", ["floor"])["floor"]
 
 
 def _classifiers(study: Study, paths: StudyPaths) -> list[dict[str, Any]]:

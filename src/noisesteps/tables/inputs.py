@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from noisesteps.config import Study
 from noisesteps.errors import ConfigError
-from noisesteps.paths import Run
+from noisesteps.paths import Run, StudyPaths
+from noisesteps.tables.records import record_path
 
-# The tables of runs, and the record that each is made of.
-RECORDS = {
-    "training_time": "model",
-    "models": "model",
+# The tables of runs, and the stage whose records each is made of.
+STAGES = {
+    "training_time": "train",
+    "models": "train",
     "generation_time": "sample",
     "fid": "score",
+    "scores": "score",
+    "plateau": "score",
+    "schedules": "score",
+    "fewer_steps": "score",
+    "quality_vs_cost": "score",
+    "copies": "score",
 }
 CLASSIFIER_TABLES = ("classification", "classifiers")
+# These also read reference.json of every data set they cover.
+WITH_REFERENCE = ("fid", "copies")
+RESPACED = ("scores", "fewer_steps", "quality_vs_cost")
 
 
 def table_names(study: Study) -> list[str]:
     """List the tables of a study."""
-    names = [*RECORDS, *(f"fid_{dataset}" for dataset in study.datasets)]
+    names = [*STAGES, "floor", *(f"fid_{dataset}" for dataset in study.datasets)]
+    if not {"linear"} < set(study.diffusion.schedules):
+        names.remove("schedules")
+    if not study.fewer_steps:
+        names.remove("fewer_steps")
     return names + list(CLASSIFIER_TABLES if study.classification else ())
 
 
@@ -41,27 +57,38 @@ def check_table(table: str, study: Study) -> None:
         )
 
 
-def record_kind(table: str) -> str:
-    """Name the record a table is made of: model, sample, score or classifier.
-
-    A table of scores also reads `reference.json` of every data set it covers.
-    """
-    if table in CLASSIFIER_TABLES:
-        return "classifier"
-    return RECORDS["fid" if table.startswith("fid_") else table]
-
-
 def table_runs(table: str, study: Study) -> list[Run]:
     """List the runs whose records a table reads, in the order of its rows.
 
-    The tables of the classifiers read no run: theirs are the classifiers' own files.
+    The floor and the tables of the classifiers read no run.
     """
     check_table(table, study)
-    if table in CLASSIFIER_TABLES:
+    if table in (*CLASSIFIER_TABLES, "floor"):
         return []
     if table.startswith("fid_"):
         return study.runs_of(table.removeprefix("fid_"))
-    return study.runs
+    respaced = table in RESPACED and study.fewer_steps
+    return [
+        run
+        for dataset in study.datasets
+        for run in study.runs_of(dataset)
+        + (study.respaced_runs_of(dataset) if respaced else [])
+    ]
+
+
+def table_records(table: str, study: Study, paths: StudyPaths) -> list[Path]:
+    """List the JSON records that a table is made of."""
+    if table in CLASSIFIER_TABLES:
+        return [paths.classifier(*names) for names in classifier_runs(study)]
+    runs = table_runs(table, study)
+    kind = "fid" if table.startswith("fid_") else table
+    if table == "floor":
+        datasets = list(study.datasets)
+    else:
+        covered = runs if kind in WITH_REFERENCE else []
+        datasets = list(dict.fromkeys(run.dataset for run in covered))
+    records = [record_path(STAGES[kind], run, paths) for run in runs]
+    return records + [paths.reference(name) / "reference.json" for name in datasets]
 
 
 def classifier_runs(study: Study) -> list[tuple[str, str, int]]:

@@ -1,0 +1,136 @@
+"""The tables of scores: every one, their means with intervals, and the floor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from statistics import fmean
+from typing import Any
+
+from noisesteps.paths import Run, StudyPaths
+from noisesteps.tables.published import SCHEDULE, published
+from noisesteps.tables.records import read_record, with_records
+from noisesteps.uncertainty import Interval, mean_interval
+
+# Columns of fid.csv by the keys of the records.
+MEASURES = {"fid": "value", "kid": "kid", "precision": "precision", "recall": "recall"}
+CONDITIONS = (
+    "metric", "images", "seeds", "reference_images", "extractor", "terminal_signal",
+    "fid_infinity", "copies", "seconds_per_image",
+)  # fmt: skip
+Records = list[dict[str, Any]]
+
+
+def score_records(runs: list[Run], paths: StudyPaths) -> Records:
+    """Read the score of every run."""
+    return list(with_records("score", runs, paths, [*MEASURES, *CONDITIONS]))
+
+
+def grouped(records: Records, *keys: str) -> dict[tuple, Records]:
+    """Group records by the values of keys, in the order of their first appearance."""
+    groups: dict[tuple, Records] = {}
+    for record in records:
+        groups.setdefault(tuple(record[key] for key in keys), []).append(record)
+    return groups
+
+
+def repeats(records: Records, measure: str = "fid") -> list[float]:
+    """Return the independent repetitions of one model's score.
+
+    With several trainings these are the trainings, each with the mean over its sampling
+    seeds: scores of one training share its luck. With one they are its sampling seeds,
+    and the spread is that of sampling alone.
+
+    Parameters
+    ----------
+    records
+        The scores of one data set, schedule and T: a record a training.
+    """
+    if len(records) > 1:
+        return [fmean(record[measure]) for record in records]
+    return list(records[0][measure])
+
+
+def interval_over(records: Records) -> str:
+    """Name what the interval of a score covers."""
+    if len(records) > 1:
+        return "training and sampling"
+    return "sampling" if len(records[0]["fid"]) > 1 else "none: one score"
+
+
+def columns_of(name: str, interval: Interval) -> dict[str, float | None]:
+    """Spread an interval over three columns."""
+    return {
+        name: interval.value,
+        "low" if name == "value" else f"{name}_low": interval.low,
+        "high" if name == "value" else f"{name}_high": interval.high,
+    }
+
+
+def infinity(records: Records) -> Interval:
+    """Return the score extrapolated to infinitely many images, with its interval."""
+    if len(records) > 1:
+        return mean_interval([record["fid_infinity"]["value"] for record in records])
+    return Interval(**records[0]["fid_infinity"])
+
+
+def score_rows(runs: list[Run], paths: StudyPaths) -> Iterator[dict[str, Any]]:
+    """Make the rows of scores.csv: one for each score that was taken."""
+    for run, record in zip(runs, score_records(runs, paths), strict=True):
+        for seed in range(record["seeds"]):
+            measured = {
+                column: record[measure][seed] for measure, column in MEASURES.items()
+            }
+            yield record | measured | {"sampler": run.sampler, "sampling_seed": seed}
+
+
+def fid_rows(runs: list[Run], paths: StudyPaths) -> Iterator[dict[str, Any]]:
+    """Make the rows of fid.csv: one for each data set, schedule and T."""
+    floors = {run.dataset: floor(run.dataset, paths) for run in runs}
+    fids = published("fid", "fid", ["dataset", "steps"])
+    records = score_records(runs, paths)
+    for (dataset, schedule, steps), group in grouped(
+        records, "dataset", "schedule", "steps"
+    ).items():
+        row = dict(group[0])
+        for measure, column in MEASURES.items():
+            row |= columns_of(column, mean_interval(repeats(group, measure)))
+        row |= columns_of("fid_infinity", infinity(group))
+        theirs = fids.get((dataset, steps)) if schedule == SCHEDULE else None
+        yield row | {
+            "sampling_seeds": group[0]["seeds"],
+            "training_seeds": len(group),
+            "interval_over": interval_over(group),
+            "real_floor": floors[dataset]["value"],
+            "real_floor_low": floors[dataset]["low"],
+            "real_floor_high": floors[dataset]["high"],
+            "dissertation_fid": theirs,
+        }
+
+
+def floor(dataset: str, paths: StudyPaths) -> dict[str, Any]:
+    """Make a row of floor.csv: what real held-out images score, the same way."""
+    path = paths.reference(dataset) / "reference.json"
+    names = ("floor", "metric", "images", "held_out", "reference_images")
+    record = read_record(path, "reference", names)
+    scores = record["floor"]
+    row: dict[str, Any] = record | {"dataset": dataset}
+    if scores is None:
+        return row | {"sets": 0} | dict.fromkeys(("value", "low", "high"))
+    row["sets"] = len(scores["fid"])
+    for measure, column in MEASURES.items():
+        row |= columns_of(column, mean_interval(scores[measure]))
+    return row | columns_of("fid_infinity", Interval(**scores["fid_infinity"]))
+
+
+def copy_rows(runs: list[Run], paths: StudyPaths) -> Iterator[dict[str, Any]]:
+    """Make the rows of copies.csv: the share of near-copies, by run and by space."""
+    for record in score_records(runs, paths):
+        path = paths.reference(record["dataset"]) / "reference.json"
+        real = read_record(path, "reference", ["nearest"])["nearest"]
+        for space, found in record["copies"].items():
+            yield record | {
+                "space": space,
+                "images": record["images"] * record["seeds"],
+                **found,
+                **{f"real_{key}": value for key, value in real[space].items()},
+            }
