@@ -1,0 +1,220 @@
+"""Student's intervals of means and of differences, over independent repeats."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean and how far off it may be.
+
+    Attributes
+    ----------
+    value
+        The estimate.
+    low, high
+        Ends of the confidence interval; None where the repeats give none.
+    repeats
+        How many repeats the estimate is made of.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    repeats: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far one mean lies above another.
+
+    Attributes
+    ----------
+    value
+        Mean of the first minus mean of the second.
+    low, high
+        Ends of the confidence interval; None where the repeats give none.
+    p_value
+        Two-sided, of no difference; None with the interval. It is below 1 - confidence
+        exactly where the interval leaves zero out.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    p_value: float | None
+
+
+def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
+    """Return the mean of repeats with Student's t-interval.
+
+    It covers the mean over *new repeats of the same kind*. Over sampling seeds of one
+    trained model that is this model's expected score at its number of images: neither
+    the luck of training nor the bias of a score of few images is in it.
+
+    Assumes independent repeats whose distribution is near normal. A Fréchet score of
+    many features is: over scores of simulated features the 95 % interval covered their
+    exact expectation 93 to 95 times of 100, and 92 only for a single feature of 32 or
+    fewer images. Shares of few images close to 0 or 1 are not.
+
+    Parameters
+    ----------
+    values
+        One number a repeat. With several sampling seeds to each training seed, pass
+        the mean of each training seed: its samplings are not independent repeats.
+    confidence
+        Probability that the interval covers the mean, between 0 and 1.
+
+    Returns
+    -------
+    Interval
+        `low` and `high` are None for a single value, and for values that are all the
+        same: repeats without spread say nothing of the spread of others.
+
+    Raises
+    ------
+    ValueError
+        If there is no value, a value is not finite, or `confidence` is no probability.
+    """
+    values = finite(values)
+    check_confidence(confidence)
+    mean = float(values.mean())
+    if not has_spread(values):
+        return Interval(mean, None, None, len(values))
+    ends = stats.ttest_1samp(values, mean).confidence_interval(confidence)
+    return Interval(mean, float(ends.low), float(ends.high), len(values))
+
+
+def difference(
+    first: Sequence[float], second: Sequence[float], confidence: float = 0.95
+) -> Difference:
+    """Compare the means of two independent sets of repeats by Welch's t-test.
+
+    Assumes independent repeats, near normal, and that no repeat of one set belongs to
+    one of the other (else see `paired_difference`). Spreads and counts may differ.
+
+    Parameters
+    ----------
+    first, second
+        One number a repeat.
+    confidence
+        Probability that the interval covers the difference, between 0 and 1.
+
+    Returns
+    -------
+    Difference
+        Without interval and p-value where a set has fewer than two values, or values
+        that are all the same.
+
+    Raises
+    ------
+    ValueError
+        If a set is empty, a value is not finite, or `confidence` is no probability.
+    """
+    first, second = finite(first), finite(second)
+    check_confidence(confidence)
+    value = float(first.mean() - second.mean())
+    if not (has_spread(first) and has_spread(second)):
+        return Difference(value, None, None, None)
+    test = stats.ttest_ind(first, second, equal_var=False)
+    ends = test.confidence_interval(confidence)
+    return Difference(value, float(ends.low), float(ends.high), float(test.pvalue))
+
+
+def paired_difference(
+    first: Sequence[float], second: Sequence[float], confidence: float = 0.95
+) -> Difference:
+    """Compare two sets of repeats that belong together in pairs by the paired t-test.
+
+    What a pair shares (the seed, the split) drops out, so that a small difference
+    shows in few repeats. Assumes independent pairs whose *differences* are near
+    normal; what the values themselves do does not matter.
+
+    Parameters
+    ----------
+    first, second
+        One number a repeat, in the same order.
+    confidence
+        Probability that the interval covers the mean difference, between 0 and 1.
+
+    Returns
+    -------
+    Difference
+        Without interval and p-value for fewer than two pairs, or where all pairs
+        differ by the same.
+
+    Raises
+    ------
+    ValueError
+        If the sets are empty or of different lengths, a value is not finite, or
+        `confidence` is no probability.
+    """
+    first, second = finite(first), finite(second)
+    if len(first) != len(second):
+        raise ValueError(f"{len(first)} and {len(second)} values make no pairs.")
+    check_confidence(confidence)
+    value = float((first - second).mean())
+    if not has_spread(first - second, scale=np.abs([first, second]).max()):
+        return Difference(value, None, None, None)
+    test = stats.ttest_rel(first, second)
+    ends = test.confidence_interval(confidence)
+    return Difference(value, float(ends.low), float(ends.high), float(test.pvalue))
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Adjust the p-values of a family of tests by Holm's step-down method.
+
+    Rejecting where the adjusted value is at most α keeps the probability of one false
+    rejection or more at α or below, however the tests depend on each other (Holm 1979).
+
+    Parameters
+    ----------
+    p_values
+        In any order; a None (a test that could not be made) stays None and is not
+        counted as a test.
+
+    Returns
+    -------
+    list
+        Adjusted values, in the order given.
+
+    Raises
+    ------
+    ValueError
+        If a value is not in [0, 1].
+    """
+    made = [place for place, p_value in enumerate(p_values) if p_value is not None]
+    values = np.array([p_values[place] for place in made], np.float64)
+    if not ((values >= 0) & (values <= 1)).all():
+        raise ValueError(f"p-values lie between 0 and 1: {values.tolist()}.")
+    order = np.argsort(values, kind="stable")
+    scaled = values[order] * np.arange(len(values), 0, -1)
+    adjusted: list[float | None] = [None] * len(p_values)
+    for place, value in zip(order, np.maximum.accumulate(scaled), strict=True):
+        adjusted[made[place]] = min(float(value), 1.0)
+    return adjusted
+
+
+def finite(values: Sequence[float]) -> np.ndarray:
+    """Return values as float64 (n,), n > 0, or refuse them with a ValueError."""
+    array = np.asarray(values, np.float64)
+    if array.ndim != 1 or not len(array) or not np.isfinite(array).all():
+        raise ValueError(f"one finite number a repeat is needed, not {values!r}.")
+    return array
+
+
+def has_spread(values: np.ndarray, scale: float | None = None) -> bool:
+    """Tell whether values differ by more than rounding numbers of size `scale` can."""
+    scale = np.abs(values).max() if scale is None else scale
+    return bool(np.ptp(values) > 32 * np.finfo(np.float64).eps * scale)
+
+
+def check_confidence(confidence: float) -> None:
+    """Refuse what is no probability with a ValueError."""
+    if not 0 < confidence < 1:
+        raise ValueError(f"a confidence lies between 0 and 1, not {confidence}.")
