@@ -126,7 +126,7 @@ def _write_dataset(chosen: Study, folder: Path, name: str) -> None:
 
 def _write_reference(chosen: Study, paths: StudyPaths, dataset: str) -> None:
     known = dataset != "smithsonian_butterflies"
-    nearest = {"threshold": 2.0, "share": 0.01, "images": 12, "duplicates": 1}
+    nearest = {"distance": 2.0, "expected": 0.01, "images": 23, "duplicates": 1}
     record = {
         "metric": METRIC,
         "images": chosen.sampling.images,
@@ -182,7 +182,7 @@ def _write_samples(chosen: Study, paths: StudyPaths, run: Run) -> None:
         "seconds": images * steps / 1000,
         "seconds_per_image": steps / 1000,
     }
-    copies = {"copies": 1, "share": 1 / 24, "low": 0.001, "high": 0.21}
+    copies = {"value": 1 / 24, "low": 0.001, "high": 0.21, "copies": 1, "images": 24}
     scored = {
         "metric": METRIC,
         "value": score(run),

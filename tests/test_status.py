@@ -335,14 +335,15 @@ def test_the_rules_log_where_the_status_looks():
     for file in (ROOT / "workflow" / "rules").glob("*.smk"):
         text = file.read_text()
         found |= re.findall(r'^rule (\w+):.*?    log:\n +"(.*?)"', text, re.M | re.S)
-    run = Run("{dataset}", "{schedule}", "{steps}").path
+    model = Run("{dataset}", "{schedule}", "{steps}{repetition}").path
+    run = Run("{dataset}", "{schedule}", "{steps}{repetition}{sampler}").path
     assert found == {
         "fetch": "resources/{source}/{version}/fetch.log",
         **{
             rule: study.rule_log(rule, *coordinates).as_posix()
             for rule, coordinates in {
                 "preprocess": ["{dataset}"],
-                "train": [run],
+                "train": [model],
                 "sample": [run],
                 "reference": ["{dataset}"],
                 "score": [run],

@@ -330,7 +330,7 @@ def test_the_floor_and_the_copies_are_kept(paths):
     assert len(copies) == 2 * len(STUDY.runs)
     assert set(copies["space"]) == {"feature", "pixel"}
     assert copies["share"].tolist() == pytest.approx([1 / 24] * len(copies))
-    assert set(copies["real_threshold"]) == {2.0}
+    assert set(copies["real_distance"]) == {2.0}
 
 
 def test_planning_imports_nothing_heavy():

@@ -704,7 +704,8 @@ class Study(Section):
                 yield "extractor", self.evaluation.extractor
                 yield "batch_size", self.evaluation.batch_size
                 yield "images", self.sampling.images
-                yield "seeds", self.sampling.seeds
+                if stage == "score":
+                    yield "seeds", self.sampling.seeds
             case "sets":
                 yield "sets", self.classification.model_dump(include=CHOOSING)
             case "classify":
@@ -743,7 +744,9 @@ OBSERVING = {"checkpoint_epochs", "log_steps", "tensorboard", "wandb"}
 COUNTING = {"images", "seeds", "fewer_steps"}
 CHOOSING = {"datasets", "schedule", "steps", "images_per_class"}
 LEARNING = {"epochs", "batch_size", "learning_rate"}
-RANDOM_STAGES = {"preprocess", "train", "sample", "sets", "classify"}
+RANDOM_STAGES = {
+    "preprocess", "train", "sample", "reference", "score", "sets", "classify"
+}  # fmt: skip
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):

@@ -267,7 +267,6 @@ def reference(study: Study, dataset: str, device: torch.device) -> None:
         images.held_out,
         _extractor(study, device),
         images=study.sampling.images,
-        seeds=study.sampling.seeds,
         key=(study.seed, "reference", dataset),
     )
     folder = paths.reference(dataset)
@@ -305,7 +304,7 @@ def score(study: Study, run: Run, device: torch.device) -> None:
         images,
         _extractor(study, device),
         reference,
-        {space: found and found["threshold"] for space, found in real.items()},
+        {space: found and found["distance"] for space, found in real.items()},
         images=study.sampling.images,
         seeds=study.sampling.seeds,
         key=_key(study, "score", run),

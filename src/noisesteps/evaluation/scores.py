@@ -7,13 +7,13 @@ time from other images, so that its spread is known.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from noisesteps.errors import StageError
-from noisesteps.evaluation.copies import copy_threshold, near_copies, nearest
+from noisesteps.evaluation.copies import copy_threshold, near_copies, nearer, nearest
 from noisesteps.evaluation.extractors import Extractor
 from noisesteps.evaluation.frechet import frechet_distance
 from noisesteps.evaluation.infinity import frechet_infinity_interval
@@ -22,6 +22,7 @@ from noisesteps.evaluation.precision_recall import precision_recall
 from noisesteps.evaluation.statistics import Statistics
 from noisesteps.seeds import Key, numpy_generator
 
+FLOOR_SETS = 8  # of held-out images, where there are so many
 KERNEL_SUBSETS = 100  # as torch-fidelity
 KERNEL_SUBSET_SIZE = 1000  # as torch-fidelity; fewer where there are fewer images
 SPACES = ("feature", "pixel")  # in which the nearest training image is looked for
@@ -52,15 +53,14 @@ def describe(
     extractor: Extractor,
     *,
     images: int,
-    seeds: int,
     key: tuple[Key, ...],
 ) -> tuple[Reference, dict[str, Any]]:
     """Compute what samples are compared with, and how real images compare with it.
 
     The floor is what `images` real held-out images score: distances between few images
     are biased, and this shows by how much. It is taken from as many disjoint sets of
-    held-out images as there are, `seeds` at most; where there is not one, it is None
-    and `floor_reason` says so. The distance of every held-out image to its nearest
+    held-out images as there are, 8 at most; where there is not one, it is None and
+    `floor_reason` says so. The distance of every held-out image to its nearest
     training image tells how near a picture comes that copies nothing.
 
     Parameters
@@ -69,8 +69,8 @@ def describe(
         uint8 (N, 3, H, W) images of one data set.
     extractor
         The network that computes the features.
-    images, seeds
-        `sampling.images` and `sampling.seeds`.
+    images
+        `sampling.images`.
     key
         Seeds the choice of images: (seed, "reference", dataset).
 
@@ -94,7 +94,7 @@ def describe(
     blocks = [
         real[start : start + images]
         for start in range(0, len(real) - images + 1, images)
-    ][:seeds]
+    ][:FLOOR_SETS]
     record = _record(statistics, extractor) | {
         "images": images,
         "held_out": len(held_out),
@@ -158,7 +158,7 @@ def score(
     measured = _measure(np.split(features, seeds), reference, key)
     neighbours = _neighbours(features, samples[: images * seeds], reference)
     copies = {
-        space: near_copies(neighbours[f"{space}_distance"], threshold)._asdict()
+        space: asdict(near_copies(neighbours[f"{space}_distance"], threshold))
         for space, threshold in thresholds.items()
         if threshold is not None
     }
@@ -188,7 +188,7 @@ def _measure(
     infinity = frechet_infinity_interval(
         blocks, reference.statistics, numpy_generator(*key, "infinity")
     )
-    return measured | {"fid_infinity": infinity._asdict()}
+    return measured | {"fid_infinity": asdict(infinity)}
 
 
 def _measure_block(
@@ -216,20 +216,22 @@ def _measure_block(
 def _neighbours(
     features: np.ndarray, images: np.ndarray, reference: Reference
 ) -> dict[str, np.ndarray]:
-    pairs = {
-        "feature": (features, reference.features),
-        "pixel": (_flat(images), _flat(reference.images)),
+    """Find the nearest training image of every image, by features and by pixels.
+
+    Training mirrors images, so the mirror image of a copy is a copy: its pixels are
+    looked for too. The features of mirror images are much alike.
+    """
+    found = {
+        "feature": nearest(features, reference.features),
+        "pixel": nearer(
+            nearest(images, reference.images),
+            nearest(images[..., ::-1], reference.images),
+        ),
     }
     columns: dict[str, np.ndarray] = {"image": np.arange(len(images))}
-    for space, (queries, references) in pairs.items():
-        columns[f"{space}_index"], columns[f"{space}_distance"] = nearest(
-            queries, references
-        )
+    for space, (indices, distances) in found.items():
+        columns |= {f"{space}_index": indices, f"{space}_distance": distances}
     return columns
-
-
-def _flat(images: np.ndarray) -> np.ndarray:
-    return images.reshape(len(images), -1)
 
 
 def _real_distances(
@@ -240,7 +242,7 @@ def _real_distances(
         return dict.fromkeys(SPACES)
     found = _neighbours(features, images, reference)
     return {
-        space: copy_threshold(found[f"{space}_distance"])._asdict() for space in SPACES
+        space: asdict(copy_threshold(found[f"{space}_distance"])) for space in SPACES
     }
 
 

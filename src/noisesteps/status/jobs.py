@@ -76,6 +76,18 @@ def run_job(rule: str, run: Run, paths: StudyPaths) -> Job:
     return Job(rule, run.path.as_posix(), paths.rule_log(rule, run.path), result)
 
 
+def respaced_jobs(study: Study, paths: StudyPaths) -> list[Job]:
+    """List the jobs that sample in fewer steps, and score what comes out."""
+    if not study.fewer_steps:
+        return []
+    return [
+        run_job(rule, run, paths)
+        for dataset in study.datasets
+        for run in study.respaced_runs_of(dataset)
+        for rule in ("sample", "score")
+    ]
+
+
 def data_jobs(study: Study, paths: StudyPaths) -> list[Job]:
     """List the jobs that come before the first model."""
     jobs = []

@@ -19,6 +19,7 @@ from noisesteps.status.jobs import (
     classifier_jobs,
     data_jobs,
     last_jobs,
+    respaced_jobs,
     latest_attempt,
 )
 from noisesteps.status.models import (
@@ -83,6 +84,7 @@ def study_status(study: Study, now: datetime | None = None) -> StudyStatus:
     begun = [
         *_attempts(before),
         *(model.begun for model in models if model.begun),
+        *_attempts(respaced_jobs(study, paths)),
         *_attempts(after),
     ]
     return StudyStatus(
@@ -140,4 +142,11 @@ def _model_values(model: ModelStatus) -> dict[str, Any]:
         if field.name not in ("run", "failure", "begun", "seen")
     }
     seen = model.seen.isoformat(timespec="seconds") if model.seen else None
-    return {**dataclasses.asdict(model.run), **values, "seen": seen}
+    return {
+        "dataset": model.run.dataset,
+        "schedule": model.run.schedule,
+        "steps": model.run.steps,
+        "training_seed": model.run.seed,
+        **values,
+        "seen": seen,
+    }

@@ -85,8 +85,9 @@ def _row(cells: Sequence[str], widths: Sequence[int], colour: str | None = None)
 
 
 def _cells(model: ModelStatus) -> tuple[str, ...]:
+    seed = f" seed {model.run.seed}" if model.run.seed else ""
     return (
-        str(model.run.steps),
+        f"{model.run.steps}{seed}",
         model.state,
         _share(model.epoch, model.epochs),
         _share(model.update, model.updates),

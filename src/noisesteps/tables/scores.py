@@ -130,7 +130,10 @@ def copy_rows(runs: list[Run], paths: StudyPaths) -> Iterator[dict[str, Any]]:
         for space, found in record["copies"].items():
             yield record | {
                 "space": space,
-                "images": record["images"] * record["seeds"],
-                **found,
+                "share": found["value"],
+                "share_low": found["low"],
+                "share_high": found["high"],
+                "copies": found["copies"],
+                "images": found["images"],
                 **{f"real_{key}": value for key, value in real[space].items()},
             }

@@ -1,0 +1,147 @@
+"""What the scores say about T, in sentences computed from the tables.
+
+A difference counts as found where its p value, corrected after Holm, is below 5 %.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+from pandas import DataFrame
+
+from noisesteps.tables.comparisons import TRAINED
+
+LEVEL = 0.05
+SPACES = {"feature": "the extractor's features", "pixel": "pixels"}
+
+
+def about_steps(scores: DataFrame, plateau: DataFrame) -> Iterator[str]:
+    """Say which T is best, and which cannot be told from it, for each schedule."""
+    for row in plateau.itertuples():
+        best = with_interval(row.best_value, row.best_value_low, row.best_value_high)
+        sentence = (
+            f"{row.schedule}: the best {row.metric} is {best}, at T = {row.best_steps:,}"
+        )
+        yield f"{sentence}; {_candidates(row)}."
+    row = scores.iloc[0]
+    yield (
+        f"Intervals are of 95%, over {row['training_seeds']} trainings and "
+        f"{row['sampling_seeds']} samplings a model ({row['interval_over']})."
+    )
+
+
+def _candidates(row: tuple) -> str:
+    if not row.decided:
+        return f"the data do not decide which T is enough: {row.reason}"
+    if row.smallest_steps == row.best_steps:
+        return f"no smaller T does as well: {row.reason}"
+    return (
+        f"T = {row.smallest_steps:,} is the smallest that cannot be told from it "
+        f"({row.reason}; {row.test})"
+    )
+
+
+def about_schedules(table: DataFrame) -> Iterator[str]:
+    """Say at each T whether another schedule beats linear; `table` is of one data set.
+
+    At a small T linear leaves the image in x_T: what another schedule gains there was
+    lost to the schedule and not to T.
+    """
+    for schedule, rows in table.groupby("schedule", sort=False):
+        rows = rows.sort_values("steps")
+        yield from (_against_linear(schedule, row) for row in rows.itertuples())
+
+
+def _against_linear(schedule: str, row: tuple) -> str:
+    interval = with_interval(
+        row.difference, row.difference_low, row.difference_high, signed=True
+    )
+    return (
+        f"At T = {row.steps:,}, linear leaves {_share(row.linear_terminal_signal)} of "
+        f"the image's amplitude in x_T and scores {row.linear_value:.1f}; {schedule} "
+        f"leaves {_share(row.terminal_signal)} and scores {row.value:.1f}: "
+        f"{interval}, {_verdict(row)}."
+    )
+
+
+def _verdict(row: tuple) -> str:
+    if pd.isna(row.p_holm):
+        return "which single scores cannot test"
+    if row.p_holm >= LEVEL:
+        return f"which may be chance (p = {_p_value(row.p_holm)})"
+    return f"{'better' if row.difference < 0 else 'worse'} (p = {_p_value(row.p_holm)})"
+
+
+def about_fewer_steps(table: DataFrame) -> Iterator[str]:
+    """Say whether a small T is bad to train or only bad to sample."""
+    trained = table[table["way"] == TRAINED].set_index(["schedule", "sampling_steps"])
+    for row in table[table["way"] != TRAINED].itertuples():
+        sentence = (
+            f"{row.schedule}: trained with T = {row.trained_steps:,} and sampled in "
+            f"{row.sampling_steps:,} steps ({row.way}), the score is {row.value:.1f}"
+        )
+        if (row.schedule, row.sampling_steps) in trained.index:
+            other = trained.loc[(row.schedule, row.sampling_steps), "value"]
+            interval = with_interval(
+                row.difference, row.difference_low, row.difference_high, signed=True
+            )
+            sentence += (
+                f", and {other:.1f} when trained with T = {row.sampling_steps:,}: "
+                f"{interval}, {_verdict(row)}"
+            )
+        yield sentence + "."
+
+
+def about_floor(floor: DataFrame, scores: DataFrame) -> Iterator[str]:
+    """Say what real images score; both tables are of one data set."""
+    row, best = floor.iloc[0], scores.loc[scores["value"].idxmin()]
+    if not row["sets"]:
+        yield "No floor is known: too few real images are held out."
+        return
+    value = with_interval(row["value"], row["low"], row["high"])
+    yield (
+        f"{row['images']:,} real held-out images score {value} against the training "
+        f"images ({row['sets']} sets of them): the bias of so few images, and what no "
+        f"model can be expected to beat. The best model ({best['schedule']}, "
+        f"T = {best['steps']:,}) scores {best['value'] - row['value']:.1f} more; "
+        f"extrapolated to infinitely many images, {best['fid_infinity']:.1f} against "
+        f"{row['fid_infinity']:.1f}."
+    )
+
+
+def about_copies(table: DataFrame) -> Iterator[str]:
+    """Say whether models repeat training images; `table` is of one data set."""
+    if table.empty:
+        yield "Copies cannot be judged: no real images are held out to compare with."
+    for space, rows in table.groupby("space", sort=False):
+        worst = rows.loc[rows["share"].idxmax()]
+        copies, images = rows["copies"].sum(), rows["images"].sum()
+        interval = with_interval(
+            100 * worst["share"], 100 * worst["share_low"], 100 * worst["share_high"]
+        )
+        judged = worst["share_low"] > worst["real_expected"]
+        yield (
+            f"By {SPACES[space]}, {copies:,} of {images:,} generated images lie nearer "
+            "to a training image than all but the nearest "
+            f"{worst['real_expected']:.0%} of real held-out images do. The most has "
+            f"{worst['schedule']} at T = {worst['steps']:,}: {interval} % of its images, "
+            + ("which points to memorised pictures." if judged else "no sign of copying.")
+        )
+
+
+def with_interval(
+    value: float, low: float, high: float, *, signed: bool = False
+) -> str:
+    """Write a value with its interval: `110.1 [104.2, 116.0]`."""
+    form = "{:+.1f}" if signed else "{:.1f}"
+    numbers = [form.format(number).replace("-", "−") for number in (value, low, high)]
+    return numbers[0] if pd.isna(low) else f"{numbers[0]} [{numbers[1]}, {numbers[2]}]"
+
+
+def _p_value(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.2g}"
+
+
+def _share(signal: float) -> str:
+    return f"{signal:.1%}" if signal >= 0.0005 else "less than 0.1%"
