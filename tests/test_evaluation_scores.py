@@ -5,11 +5,21 @@ import pytest
 import torch
 
 from noisesteps.errors import StageError
-from noisesteps.evaluation import Extractor, Statistics, frechet_distance
-from noisesteps.evaluation import reference as describe
-from noisesteps.evaluation import score as measure
+from noisesteps.evaluation import (
+    Extractor,
+    Reference,
+    Statistics,
+    describe,
+    frechet_distance,
+    kernel_distance,
+    precision_recall,
+    score,
+)
+from noisesteps.seeds import numpy_generator
 
 DIGEST = "c" * 64
+KEY = (0, "score", "flowers", "linear", 5)
+COPIES = {"feature": 1.0, "pixel": 100.0}
 
 
 @pytest.fixture
@@ -32,64 +42,107 @@ def images(count: int, seed: int = 0) -> np.ndarray:
     return random.integers(0, 256, (count, 3, 8, 8), dtype=np.uint8)
 
 
+def described(extractor, train, held_out, count=10):
+    return describe(train, held_out, extractor, images=count, key=(0, "reference"))
+
+
+def scored(samples, extractor, reference, count=10, seeds=1):
+    return score(
+        samples, extractor, reference, COPIES, images=count, seeds=seeds, key=KEY
+    )
+
+
 def test_reference_describes_the_training_images(extractor):
-    train, held_out = images(20), images(10, seed=1)
-    statistics, record = describe(train, held_out, extractor, 10)
-    expected = Statistics.of(extractor.features(train), extractor.name, DIGEST)
-    np.testing.assert_array_equal(statistics.mean, expected.mean)
-    np.testing.assert_array_equal(statistics.covariance, expected.covariance)
-    assert record == {
-        "metric": "FD (EfficientNet-Lite0)",
-        "reference_images": 20,
-        "extractor": "efficientnet-lite0",
-        "extractor_sha256": DIGEST,
-        "floor": frechet_distance(extractor.features(held_out), statistics),
-        "floor_images": 10,
-        "floor_reason": None,
-    }
-
-
-def test_the_floor_takes_as_many_images_as_a_score(extractor):
-    """Held-out images sorted by class must not give one class alone."""
     train = images(20)
-    held_out = np.concatenate([images(10, seed=1) // 4, images(10, seed=2)])
-    statistics, record = describe(train, held_out, extractor, 10)
-    first = frechet_distance(extractor.features(held_out[:10]), statistics)
-    last = frechet_distance(extractor.features(held_out[10:]), statistics)
-    assert min(first, last) < record["floor"] < max(first, last)
-    assert describe(train, held_out, extractor, 10)[1] == record
+    reference, record = described(extractor, train, images(10, seed=1))
+    expected = Statistics.of(extractor.features(train), extractor.name, DIGEST)
+    np.testing.assert_array_equal(reference.statistics.mean, expected.mean)
+    np.testing.assert_array_equal(reference.statistics.covariance, expected.covariance)
+    np.testing.assert_array_equal(reference.features, extractor.features(train))
+    assert record["metric"] == "FD (EfficientNet-Lite0)"
+    assert (record["reference_images"], record["held_out"]) == (20, 10)
+    assert record["extractor_sha256"] == DIGEST
+
+
+def test_the_floor_scores_disjoint_sets_of_held_out_images(extractor):
+    """Held-out images sorted by class must not give one class alone."""
+    held_out = np.concatenate([images(10, seed=1) // 4, images(15, seed=2)])
+    reference, record = described(extractor, images(20), held_out)
+    floor = record["floor"]
+    assert len(floor["fid"]) == len(floor["kid"]) == 2  # of 25 images, 10 each
+    ends = [
+        frechet_distance(extractor.features(part), reference.statistics)
+        for part in (held_out[:10], held_out[10:20])
+    ]
+    assert all(min(ends) < value < max(ends) for value in floor["fid"])
+    assert described(extractor, images(20), held_out)[1] == record
 
 
 def test_too_few_held_out_images_give_no_floor(extractor):
-    _, record = describe(images(20), images(3, seed=1), extractor, 10)
+    _, record = described(extractor, images(20), images(3, seed=1))
     assert record["floor"] is None
     assert record["floor_reason"] == (
         "3 images are held out, fewer than the 10 of sampling.images"
     )
+    _, record = described(extractor, images(20), images(0))
+    assert record["nearest"] == {"feature": None, "pixel": None}
 
 
-def test_score_measures_the_first_samples(extractor):
-    statistics, _ = describe(images(20), images(0), extractor, 10)
-    samples = images(15, seed=3)
-    features, record = measure(samples, extractor, statistics, 10)
-    np.testing.assert_array_equal(features, extractor.features(samples[:10]))
-    assert record == {
-        "metric": "FD (EfficientNet-Lite0)",
-        "value": frechet_distance(features, statistics),
-        "images": 10,
-        "reference_images": 20,
-        "extractor": "efficientnet-lite0",
-        "extractor_sha256": DIGEST,
-    }
+def test_every_score_is_of_images_of_its_own(extractor):
+    reference, _ = described(extractor, images(30), images(0))
+    samples = images(45, seed=3)
+    features, _, record = scored(samples, extractor, reference, seeds=4)
+    np.testing.assert_array_equal(features, extractor.features(samples[:40]))
+    blocks = np.split(features, 4)
+    expected = [frechet_distance(block, reference.statistics) for block in blocks]
+    assert record["fid"] == expected
+    assert record["value"] == pytest.approx(np.mean(expected))
+    assert (record["images"], record["seeds"]) == (10, 4)
+    generator = numpy_generator(*KEY, "subsets", 2)
+    kernel = kernel_distance(
+        blocks[2], reference.features, subset_size=10, subsets=100, generator=generator
+    )
+    assert record["kid"][2] == kernel.mean
+    equal = np.sort(generator.permutation(30)[:10])
+    shape = precision_recall(blocks[2], reference.features[equal])
+    assert (record["precision"][2], record["recall"][2]) == (
+        shape.precision,
+        shape.recall,
+    )
+    assert record["fid_infinity"]["repeats"] == 4
+
+
+def test_the_first_score_stays_when_more_are_asked_for(extractor):
+    reference, _ = described(extractor, images(30), images(0))
+    samples = images(20, seed=3)
+    _, _, one = scored(samples, extractor, reference)
+    _, _, two = scored(samples, extractor, reference, seeds=2)
+    for measure in ("fid", "kid", "precision", "recall"):
+        assert two[measure][0] == one[measure][0]
+
+
+def test_planted_copies_are_found(extractor):
+    train, samples = images(30), images(10, seed=3)
+    samples[4] = train[17]
+    samples[6] = train[5, :, :, ::-1]  # training mirrors images
+    reference, _ = described(extractor, train, images(10, seed=4))
+    _, rows, record = scored(samples, extractor, reference)
+    assert (rows[4]["pixel_index"], rows[4]["pixel_distance"]) == (17, 0)
+    assert (rows[4]["feature_index"], rows[6]["pixel_index"]) == (17, 5)
+    assert rows[6]["pixel_distance"] == 0
+    assert record["copies"]["pixel"]["copies"] == 2
+    assert record["copies"]["feature"]["copies"] == 1
+    assert [row["image"] for row in rows] == list(range(10))
 
 
 def test_too_few_samples_are_refused(extractor):
-    statistics, _ = describe(images(20), images(0), extractor, 10)
-    with pytest.raises(StageError, match="9 images, fewer than the 10"):
-        measure(images(9), extractor, statistics, 10)
+    reference, _ = described(extractor, images(20), images(0))
+    with pytest.raises(StageError, match=r"9 images, fewer than .* = 10"):
+        scored(images(9), extractor, reference)
 
 
 def test_a_reference_of_other_weights_is_refused(extractor):
-    statistics = Statistics.of(extractor.features(images(20)), extractor.name, "d" * 64)
+    features = extractor.features(images(20))
+    statistics = Statistics.of(features, extractor.name, "d" * 64)
     with pytest.raises(StageError, match="run `noisesteps reference` again"):
-        measure(images(10), extractor, statistics, 10)
+        scored(images(10), extractor, Reference(statistics, features, images(20)))

@@ -32,7 +32,10 @@ TINY = {
         **{"epochs": 2, "batch_size": 10, "warmup_steps": 1, "precision": "fp32"},
         **{"checkpoint_epochs": 1, "log_steps": 1},
     },
-    "sampling": {"images": 6, "batch_size": 3},
+    "sampling": {
+        **{"images": 6, "seeds": 2, "batch_size": 3},
+        "fewer_steps": {"methods": ["ddim"]},
+    },
     "evaluation": {"extractor": "efficientnet-lite0", "batch_size": 8},
     "classification": {
         **{"datasets": ["toy_flowers", "my_squares"], "schedule": "linear"},
@@ -66,9 +69,24 @@ def dry_run(folder, config, *arguments):
 
 def test_the_default_study_trains_sixty_models(tmp_path):
     jobs = planned_jobs(dry_run(tmp_path, ROOT / "config" / "config.yaml"))
-    assert jobs["train"] == jobs["sample"] == jobs["score"] == 60
+    assert jobs["train"] == 60
+    assert jobs["sample"] == jobs["score"] == 60 + 3 * 2 * 4  # and in fewer steps
     assert jobs["fetch"] == 4
     assert jobs["classify"] == 2 * 3 * 5
+
+
+def test_a_repeated_training_is_a_model_of_its_own(tmp_path):
+    config = tmp_path / "repeated.yaml"
+    changes = {"training": TINY["training"] | {"seeds": 3}}
+    config.write_text(yaml.safe_dump(TINY | changes))
+    (tmp_path / "pictures").mkdir()
+    result = dry_run(tmp_path, config)
+    jobs = planned_jobs(result)
+    assert jobs["train"] == 3 * 2 * 2 * 2
+    assert jobs["sample"] == jobs["score"] == 3 * (8 + 4)
+    assert "T5-seed2/ddim-2/score.json" in result.stdout
+    sought = "results/tiny/models/toy_flowers/linear/T5-seed1/model.safetensors"
+    assert planned_jobs(dry_run(tmp_path, config, sought))["train"] == 1
 
 
 def test_one_figure_needs_one_data_set(tmp_path):

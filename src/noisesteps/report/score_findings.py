@@ -20,10 +20,10 @@ def about_steps(scores: DataFrame, plateau: DataFrame) -> Iterator[str]:
     """Say which T is best, and which cannot be told from it, for each schedule."""
     for row in plateau.itertuples():
         best = with_interval(row.best_value, row.best_value_low, row.best_value_high)
-        sentence = (
-            f"{row.schedule}: the best {row.metric} is {best}, at T = {row.best_steps:,}"
+        yield (
+            f"{row.schedule}: the best {row.metric} is {best}, at "
+            f"T = {row.best_steps:,}; {_candidates(row)}."
         )
-        yield f"{sentence}; {_candidates(row)}."
     row = scores.iloc[0]
     yield (
         f"Intervals are of 95%, over {row['training_seeds']} trainings and "
@@ -69,8 +69,8 @@ def _verdict(row: tuple) -> str:
     if pd.isna(row.p_holm):
         return "which single scores cannot test"
     if row.p_holm >= LEVEL:
-        return f"which may be chance (p = {_p_value(row.p_holm)})"
-    return f"{'better' if row.difference < 0 else 'worse'} (p = {_p_value(row.p_holm)})"
+        return f"which may be chance (p {_p_value(row.p_holm)})"
+    return f"{'better' if row.difference < 0 else 'worse'} (p {_p_value(row.p_holm)})"
 
 
 def about_fewer_steps(table: DataFrame) -> Iterator[str]:
@@ -114,6 +114,7 @@ def about_copies(table: DataFrame) -> Iterator[str]:
     """Say whether models repeat training images; `table` is of one data set."""
     if table.empty:
         yield "Copies cannot be judged: no real images are held out to compare with."
+        return
     for space, rows in table.groupby("space", sort=False):
         worst = rows.loc[rows["share"].idxmax()]
         copies, images = rows["copies"].sum(), rows["images"].sum()
@@ -121,12 +122,15 @@ def about_copies(table: DataFrame) -> Iterator[str]:
             100 * worst["share"], 100 * worst["share_low"], 100 * worst["share_high"]
         )
         judged = worst["share_low"] > worst["real_expected"]
+        verdict = (
+            "which points to memorised pictures" if judged else "no sign of copying"
+        )
         yield (
             f"By {SPACES[space]}, {copies:,} of {images:,} generated images lie nearer "
             "to a training image than all but the nearest "
-            f"{worst['real_expected']:.0%} of real held-out images do. The most has "
-            f"{worst['schedule']} at T = {worst['steps']:,}: {interval} % of its images, "
-            + ("which points to memorised pictures." if judged else "no sign of copying.")
+            f"{worst['real_expected']:.1%} of real held-out images do. The largest "
+            f"share has {worst['schedule']} at T = {worst['steps']:,}: {interval} % of "
+            f"its images, {verdict}."
         )
 
 
@@ -140,7 +144,7 @@ def with_interval(
 
 
 def _p_value(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.2g}"
+    return "< 0.001" if value < 0.001 else f"= {value:.2g}"
 
 
 def _share(signal: float) -> str:

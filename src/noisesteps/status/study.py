@@ -19,8 +19,8 @@ from noisesteps.status.jobs import (
     classifier_jobs,
     data_jobs,
     last_jobs,
-    respaced_jobs,
     latest_attempt,
+    respaced_jobs,
 )
 from noisesteps.status.models import (
     STATES,

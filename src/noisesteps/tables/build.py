@@ -77,6 +77,7 @@ COLUMNS = {
     | {
         "metric": TEXT,
         **MEASURES,
+        "candidate": FLAG,
         "images": COUNT,
         "sampling_seeds": COUNT,
         "training_seeds": COUNT,

@@ -13,13 +13,15 @@ from noisesteps.config import Study
 from noisesteps.paths import Run, StudyPaths
 from noisesteps.tables.scores import (
     Records,
+    by_schedule,
     columns_of,
     grouped,
     interval_over,
+    plateau,
     repeats,
     score_records,
 )
-from noisesteps.uncertainty import difference, find_plateau, holm, mean_interval
+from noisesteps.uncertainty import difference, holm, mean_interval
 
 TRAINED = "trained with as many"
 
@@ -27,10 +29,10 @@ TRAINED = "trained with as many"
 def plateau_rows(runs: list[Run], paths: StudyPaths) -> Iterator[dict[str, Any]]:
     """Make the rows of plateau.csv: which T cannot be told from the best."""
     records = score_records(runs, paths)
-    for (dataset, schedule), group in grouped(records, "dataset", "schedule").items():
-        by_steps = {steps: rows for (steps,), rows in grouped(group, "steps").items()}
-        found = find_plateau({steps: repeats(rows) for steps, rows in by_steps.items()})
-        best = mean_interval(repeats(by_steps[found.best]))
+    for (dataset, schedule), group in by_schedule(records).items():
+        found = plateau(group)
+        best_records = grouped(group, "steps")[(found.best,)]
+        best = mean_interval(repeats(best_records))
         yield {
             "dataset": dataset,
             "schedule": schedule,
@@ -41,7 +43,7 @@ def plateau_rows(runs: list[Run], paths: StudyPaths) -> Iterator[dict[str, Any]]
             "candidates": " ".join(map(str, found.candidates)),
             "decided": found.decided,
             "repeats": best.repeats,
-            "interval_over": interval_over(by_steps[found.best]),
+            "interval_over": interval_over(best_records),
             "test": found.test,
             "reason": found.reason,
         }

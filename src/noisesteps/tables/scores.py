@@ -9,7 +9,7 @@ from typing import Any
 from noisesteps.paths import Run, StudyPaths
 from noisesteps.tables.published import SCHEDULE, published
 from noisesteps.tables.records import read_record, with_records
-from noisesteps.uncertainty import Interval, mean_interval
+from noisesteps.uncertainty import Interval, Plateau, find_plateau, mean_interval
 
 # Columns of fid.csv by the keys of the records.
 MEASURES = {"fid": "value", "kid": "kid", "precision": "precision", "recall": "recall"}
@@ -57,6 +57,17 @@ def interval_over(records: Records) -> str:
     return "sampling" if len(records[0]["fid"]) > 1 else "none: one score"
 
 
+def by_schedule(records: Records) -> dict[tuple, Records]:
+    """Group records by data set and schedule: each asks which T is enough."""
+    return grouped(records, "dataset", "schedule")
+
+
+def plateau(records: Records) -> Plateau:
+    """Find which T of one data set and schedule cannot be told from the best."""
+    by_steps = grouped(records, "steps")
+    return find_plateau({steps: repeats(rows) for (steps,), rows in by_steps.items()})
+
+
 def columns_of(name: str, interval: Interval) -> dict[str, float | None]:
     """Spread an interval over three columns."""
     return {
@@ -88,6 +99,7 @@ def fid_rows(runs: list[Run], paths: StudyPaths) -> Iterator[dict[str, Any]]:
     floors = {run.dataset: floor(run.dataset, paths) for run in runs}
     fids = published("fid", "fid", ["dataset", "steps"])
     records = score_records(runs, paths)
+    plateaus = {key: plateau(rows) for key, rows in by_schedule(records).items()}
     for (dataset, schedule, steps), group in grouped(
         records, "dataset", "schedule", "steps"
     ).items():
@@ -97,6 +109,7 @@ def fid_rows(runs: list[Run], paths: StudyPaths) -> Iterator[dict[str, Any]]:
         row |= columns_of("fid_infinity", infinity(group))
         theirs = fids.get((dataset, steps)) if schedule == SCHEDULE else None
         yield row | {
+            "candidate": steps in plateaus[dataset, schedule].candidates,
             "sampling_seeds": group[0]["seeds"],
             "training_seeds": len(group),
             "interval_over": interval_over(group),
