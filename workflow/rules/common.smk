@@ -3,6 +3,7 @@
 import os
 import sys
 from pathlib import Path
+from typing import get_args
 
 PROJECT = Path(workflow.basedir)
 sys.path.insert(0, str(PROJECT / "src"))
@@ -11,7 +12,7 @@ sys.path.insert(0, str(PROJECT / "src"))
 import yaml
 
 from noisesteps import figures, tables
-from noisesteps.config import Study, load_study
+from noisesteps.config import SetName, Study, load_study
 from noisesteps.errors import NoisestepsError
 from noisesteps.paths import Run
 
@@ -71,7 +72,7 @@ wildcard_constraints:
     schedule="linear|linear_scaled|cosine",
     steps=r"[1-9]\d*",
     architecture="resnet18|vgg16",
-    set="origin|synthesis|mix",
+    set="|".join([*get_args(SetName), "test"]),
     seed=r"\d+",
     figure="|".join(FIGURES),
     table="|".join(TABLES),
@@ -124,16 +125,11 @@ def extractor_weights(wildcards):
     return fetched(STUDY.evaluation.extractor)
 
 
-def classification_runs():
-    chosen = STUDY.classification
-    return [Run(name, chosen.schedule, chosen.steps) for name in chosen.datasets]
-
-
 def set_inputs(wildcards):
-    """Return the real images and the samples that the training sets are made of."""
-    names = STUDY.classification.datasets
+    """Return the real images and the samples that a set is made of."""
+    names, runs = STUDY.classification.datasets, STUDY.runs_of_set(wildcards.set)
     return in_study("results/{study}/data/{dataset}/dataset.json", dataset=names) + (
-        of_runs(f"{RESULT}/samples/{RUN}/sample.json", classification_runs())
+        of_runs(f"{RESULT}/samples/{RUN}/sample.json", runs)
     )
 
 

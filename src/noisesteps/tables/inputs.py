@@ -13,13 +13,35 @@ RECORDS = {
     "generation_time": "sample",
     "fid": "score",
 }
-CLASSIFIER_TABLES = ("classification", "classifiers")
+CLASSIFIER_TABLES = ("classification", "classification_effects", "classifiers")
+# Which sets of the classifiers are compared: the first minus the second. Mix against
+# what it adds images to, and against the controls of its size; then what generated
+# images do alone, and what ordinary augmentation does.
+COMPARISONS = (
+    ("mix", "origin"),
+    ("mix", "origin_repeated"),
+    ("mix", "origin_augmented"),
+    ("synthesis", "origin"),
+    ("origin_augmented", "origin"),
+)
 
 
 def table_names(study: Study) -> list[str]:
     """List the tables of a study."""
     names = [*RECORDS, *(f"fid_{dataset}" for dataset in study.datasets)]
-    return names + list(CLASSIFIER_TABLES if study.classification else ())
+    return names + [name for name in CLASSIFIER_TABLES if _has(name, study)]
+
+
+def _has(table: str, study: Study) -> bool:
+    if study.classification is None:
+        return False
+    return table != "classification_effects" or bool(comparisons(study))
+
+
+def comparisons(study: Study) -> list[tuple[str, str]]:
+    """List the pairs of sets that are compared: those of which the study has both."""
+    sets = study.classification.sets
+    return [pair for pair in COMPARISONS if set(pair) <= set(sets)]
 
 
 def check_table(table: str, study: Study) -> None:
