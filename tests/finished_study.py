@@ -94,7 +94,7 @@ def write_study(chosen: Study) -> StudyPaths:
     for run in chosen.runs:
         _write_run(chosen, paths, run)
     if chosen.classification:
-        _write_classifiers(chosen, paths)
+        write_classifiers(chosen, paths)
     return paths
 
 
@@ -162,7 +162,8 @@ def _write_run(chosen: Study, paths: StudyPaths, run: Run) -> None:
         rows.writerows([n, 50 * n, 1 / n, 1e-4, 99.0] for n in (1, 2, 3))
 
 
-def _write_classifiers(chosen: Study, paths: StudyPaths) -> None:
+def write_classifiers(chosen: Study, paths: StudyPaths) -> None:
+    """Write the records of the classifiers alone."""
     for architecture in chosen.classification.architectures:
         for name in chosen.classification.sets:
             for seed in range(chosen.classification.seeds):

@@ -16,7 +16,7 @@ from noisesteps import tables
 from noisesteps.config import Study
 from noisesteps.errors import ConfigError, StageError
 from noisesteps.files import read_json, write_json
-from noisesteps.paths import Run
+from noisesteps.paths import Run, StudyPaths
 from noisesteps.tables.classifiers import effect_rows
 
 STUDY = finished_study.study()
@@ -165,7 +165,8 @@ def classifying(**values) -> Study:
 def test_one_seed_has_no_interval(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     study = classifying(seeds=1)
-    paths = finished_study.write_study(study)
+    paths = StudyPaths(study.study)
+    finished_study.write_classifiers(study, paths)
     frame = tables.tabulate("classification", study, paths)
     absent = ["accuracy_std", "accuracy_low", "accuracy_high"]
     assert frame[absent].isna().all(axis=None)
@@ -224,7 +225,8 @@ def write_accuracies(study, paths, random) -> dict[tuple[str, str], np.ndarray]:
 def test_effects_are_paired_t_tests(tmp_path, monkeypatch, draw):
     monkeypatch.chdir(tmp_path)
     study = classifying(seeds=6)
-    paths = finished_study.write_study(study)
+    paths = StudyPaths(study.study)
+    finished_study.write_classifiers(study, paths)
     accuracies = write_accuracies(study, paths, np.random.default_rng(draw))
     effects = tables.tabulate("classification_effects", study, paths)
     assert len(effects) == 2 * 5

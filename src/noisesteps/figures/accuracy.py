@@ -14,6 +14,7 @@ from noisesteps.figures.effects import LOOKS, draw_effects
 from noisesteps.figures.inputs import classifier_tables
 from noisesteps.paths import StudyPaths
 from noisesteps.tables import read_table
+from noisesteps.tables.inputs import comparisons
 
 COLOURS = {
     "origin": style.BLUE,
@@ -30,9 +31,12 @@ def draw_classification(study: Study, paths: StudyPaths, _: str | None) -> Figur
     tables = {name: read_table(name, paths) for name in classifier_tables(study)}
     effects = tables.get("classification_effects")
     architectures = study.classification.architectures
-    rows = 1 if effects is None else 2
-    figure = style.new_figure(style.WIDTH, 3.9 * rows)
-    panels = figure.subplots(rows, len(architectures), sharey="row", squeeze=False)
+    heights = [2.8] if effects is None else [2.8, 1 + 0.45 * len(comparisons(study))]
+    figure = style.new_figure(style.WIDTH, 1.6 + sum(heights))  # words: 1.6 inches
+    panels = figure.subplots(
+        len(heights), len(architectures), sharey="row", squeeze=False,
+        height_ratios=heights,
+    )  # fmt: skip
     for column, architecture in zip(panels.T, architectures, strict=True):
         runs, means, *compared = (
             table[table["architecture"] == architecture]
@@ -79,7 +83,7 @@ def _draw_architecture(
         f"{mean:.1f}\n{name.replace('_', BREAK)}"
         for name, mean in zip(sets, shown, strict=True)
     ]
-    axes.set_xticks(range(len(sets)), labels, fontsize=7)
+    axes.set_xticks(range(len(sets)), labels, fontsize=6.8)
     axes.set_xlim(-0.6, len(sets) - 0.4)
 
 
@@ -104,7 +108,7 @@ def _legend(figure: Figure, axes: Axes, compared: bool) -> None:
     """Put what both rows mean under the figure, where it covers no data."""
     handles, labels = axes.get_legend_handles_labels()
     for told, (colour, filled) in LOOKS.items() if compared else ():
-        labels.append("told from zero" if told else "cannot be told from zero")
+        labels.append(f"{'' if told else 'not '}distinguishable from zero")
         handles.append(
             Line2D([], [], color=colour, marker="o", markersize=7, linewidth=2,
                    markerfacecolor=colour if filled else "white")

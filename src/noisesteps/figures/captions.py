@@ -178,20 +178,20 @@ def _below(effects: DataFrame) -> str:
         return " Below: differences; the repetitions are too few or too alike to tell."
     return (
         " Below: mean differences of paired repetitions with 95% intervals; black "
-        f"where a paired t-test tells them from zero at {LEVEL:.0%} after Holm's correction "
-        f"for {effects['p_value'].count()} tests. Intervals cover the seeds of "
-        "training, not the choice of images."
+        f"where a paired t-test tells them from zero at {LEVEL:.0%}, after Holm's "
+        f"correction for {_counted(effects['p_value'].count(), 'test')}. Intervals "
+        "cover the seeds of training, not the choice of images."
     )
 
 
 def _compared(effects: DataFrame) -> str:
-    words = {"unknown": ", which cannot be told from zero"}
+    words = {"unknown": ", not distinguishable from zero"}
     shown = [
         f"{row['architecture']} {row['set']} minus {row['baseline']}: {points(row)}"
         + words.get(outcome(row), "")
         for _, row in effects.iterrows()
     ]
-    return f" Differences in percentage points with intervals. {'; '.join(shown)}."
+    return f" Differences in percentage points with 95% intervals. {'; '.join(shown)}."
 
 
 def _sets(chosen: Classification) -> str:

@@ -11,15 +11,16 @@ from pandas import DataFrame, Series
 from noisesteps.figures import style
 
 LEVEL = 0.05  # probability of a false alarm among all the comparisons of a study
-# By whether a difference can be told from zero: colour, and whether its dot is filled.
+# By whether a difference is distinguishable from zero: colour, and a filled dot.
 LOOKS = {True: (style.INK, True), False: ("#8a8a8a", False)}
-WIDTH = 47  # letters of a verdict above a panel
+WIDTH = 43  # letters of a verdict above a panel
 
 
 def outcome(row: Series) -> str:
     """Say whether the first set of a comparison is `above` or `below` the second.
 
-    `unknown`: the difference cannot be told from zero after Holm's correction.
+    `unknown`: the difference is not distinguishable from zero, after Holm's correction
+    for the comparisons of the whole study.
     """
     if math.isnan(row["p_holm"]) or row["p_holm"] > LEVEL:
         return "unknown"
@@ -27,20 +28,25 @@ def outcome(row: Series) -> str:
 
 
 def verdict(effects: DataFrame) -> str:
-    """Say in a few words which sets mix is above, for one architecture."""
+    """Say in a few words what mix is above, below or level with.
+
+    `effects` are of one architecture; empty where mix is compared with nothing.
+    """
     rows = effects[effects["set"] == "mix"]
     if rows.empty:
         return ""
     found: dict[str, list[str]] = {}
     for _, row in rows.iterrows():
         found.setdefault(outcome(row), []).append(row["baseline"])
-    words = {"above": "is above", "below": "is below", "unknown": "cannot be told from"}
-    parts = [
-        f"{words[result]} {' and '.join(found[result])}"
-        for result in words
-        if result in found
-    ]
-    return f"mix {'; '.join(parts)}"
+    words = {"above": "above", "below": "below", "unknown": "not distinguishable from"}
+    parts = [f"{words[one]} {listed(found[one])}" for one in words if one in found]
+    return f"mix is {', '.join(parts)}"
+
+
+def listed(names: list[str], link: str = "and") -> str:
+    """Write names as a person would: `a, b and c`."""
+    *others, last = names
+    return f"{', '.join(others)} {link} {last}" if others else last
 
 
 def draw_effects(axes: Axes, effects: DataFrame) -> None:
@@ -49,7 +55,7 @@ def draw_effects(axes: Axes, effects: DataFrame) -> None:
     for place, row in enumerate(effects.to_dict("records")):
         _draw_effect(axes, -place, row)
     names = [f"{row.set}\n− {row.baseline}" for row in effects.itertuples()]
-    axes.set_yticks([-place for place in range(len(names))], names)
+    axes.set_yticks([-place for place in range(len(names))], names, fontsize=8)
     axes.margins(x=0.2)  # room for the numbers above the outermost dots
     axes.set_ylim(0.5 - len(names), 0.8)
     axes.grid(axis="y", visible=False)
