@@ -3,12 +3,17 @@
 import numpy as np
 import pytest
 import torch
+from torch.nn.utils import parameters_to_vector
 from torchvision import models
 
+import finished_study
+from noisesteps import stages
 from noisesteps.classification import LabelledSet, build_network, train_classifier
 from noisesteps.classification.classifier import _input
 from noisesteps.config import Classification
 from noisesteps.errors import DivergedError, StageError
+from noisesteps.paths import StudyPaths
+from noisesteps.seeds import torch_generator
 
 CPU = torch.device("cpu")
 
@@ -63,16 +68,52 @@ def test_equal_keys_give_equal_classifiers():
     settings = chosen(epochs=2, batch_size=4)
     before = torch.get_rng_state()
     torch.manual_seed(1)
-    first = classify(train, test, settings, key=(0, "classify", "origin", 0))
+    first = classify(train, test, settings, key=(0, "classify", "resnet18", 0))
     torch.manual_seed(2)
     middle = torch.get_rng_state()
-    again = classify(train, test, settings, key=(0, "classify", "origin", 0))
+    again = classify(train, test, settings, key=(0, "classify", "resnet18", 0))
     assert torch.equal(torch.get_rng_state(), middle)
-    other = classify(train, test, settings, key=(0, "classify", "origin", 1))
+    other = classify(train, test, settings, key=(0, "classify", "resnet18", 1))
     torch.set_rng_state(before)
     assert first["final_loss"] == again["final_loss"]
     assert first["accuracy"] == again["accuracy"]
     assert first["final_loss"] != other["final_loss"]
+
+
+def test_repetitions_are_paired(tmp_path, monkeypatch):
+    """What a repetition starts from, and draws, is the same whatever it learns from."""
+    monkeypatch.chdir(tmp_path)
+    study, starts = finished_study.study(), {}
+    paths = StudyPaths(study.study)
+    for name, count in {"origin": 2, "mix": 4, "origin_repeated": 4, "test": 1}.items():
+        two_kinds(count).save(paths.set(name))
+
+    def fit(network, train, settings, key, device):
+        weights = parameters_to_vector(network.parameters()).detach().clone()
+        order = torch_generator(*key, "order", 0).get_state()
+        starts[len(starts)] = (weights, torch.get_rng_state(), order)
+        return 0.0
+
+    monkeypatch.setattr("noisesteps.classification.classifier._fit", fit)
+    for name in ("origin", "mix", "origin_repeated"):
+        stages.classify(study, "resnet18", name, 0, CPU)
+    stages.classify(study, "resnet18", "mix", 1, CPU)
+    for other in (1, 2):
+        assert all(map(torch.equal, starts[0], starts[other]))
+    assert not any(map(torch.equal, starts[0], starts[3]))
+
+
+def test_sets_of_one_size_make_as_many_updates_in_one_order(monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "noisesteps.classification.classifier._epoch",
+        lambda network, optimizer, images, labels, order: seen.append(order) or 0.5,
+    )
+    for count in (4, 8, 8):
+        classify(two_kinds(count), two_kinds(1), chosen(batch_size=4))
+    origin, mix, repeated = seen
+    assert len(mix) == len(repeated) == 2 * len(origin)
+    assert all(map(torch.equal, mix, repeated))
 
 
 def test_vgg16_makes_an_update():

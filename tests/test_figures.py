@@ -5,6 +5,7 @@ from __future__ import annotations
 from xml.etree import ElementTree
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,9 +16,9 @@ from noisesteps import figures, tables
 from noisesteps.config import parse_study
 from noisesteps.diffusion import Diffusion
 from noisesteps.errors import ConfigError, StageError
-from noisesteps.figures import accuracy, costs, grids, scores, style
+from noisesteps.figures import accuracy, costs, effects, grids, scores, style
 from noisesteps.figures.inputs import evenly, rows_shown
-from noisesteps.paths import Run
+from noisesteps.paths import Run, StudyPaths
 
 STUDY = finished_study.study()
 SVG_TEXT = "{http://www.w3.org/2000/svg}text"
@@ -70,7 +71,11 @@ EXPECTED = {
         "is not noise",
     ],
     "generation_time": ["time for 8 images, seconds", "CPU <model>", "dissertation"],
-    "classification": ["resnet18", "vgg16", "82.0", "guessing (50%)", "dissertation"],
+    "classification": [
+        *("resnet18", "vgg16", "82.0", "guessing (50%)", "dissertation"),
+        *("mix is above origin, not distinguishable", "+10.0 [+7.5, +12.5]"),
+        *("−1.0 [−6.0, +4.0]", "after Holm's", "correction for 10 tests"),
+    ],
     "training_loss_toy_flowers": ["updates", "T = 900", "squared error of the noise"],
 }
 # Four pictures of 0.85 inches are narrower than a chart; eight in two panels, wider.
@@ -212,13 +217,116 @@ def test_losses_are_drawn_over_updates(paths):
         assert list(line.get_ydata()) == pytest.approx([1, 1 / 2, 1 / 3])
 
 
+def is_upright(line) -> bool:
+    x, y = line.get_xdata(), line.get_ydata()
+    return len(x) == 2 and x[0] == x[1] and y[0] != y[1]
+
+
+def test_differences_stand_against_zero(paths):
+    """A filled dot is a difference that the table tells from zero."""
+    resnet, vgg = accuracy.draw_classification(STUDY, paths, None).axes[2:]
+    table = tables.read_table("classification_effects", paths)
+    for axes, name in ((resnet, "resnet18"), (vgg, "vgg16")):
+        rows = table[table["architecture"] == name]
+        dots = [line for line in axes.get_lines() if line.get_marker() == "o"]
+        values = [line.get_xdata()[0] for line in dots]
+        assert values == pytest.approx(100 * rows["difference"])
+        filled = [line.get_markerfacecolor() != "white" for line in dots]
+        assert filled == (rows["p_holm"] <= 0.05).tolist()
+        assert filled == [True, False, False, True, True]
+        bars = [
+            list(line.get_xdata()) for line in axes.get_lines()
+            if len(line.get_xdata()) == 2 and line.get_xdata()[0] != line.get_xdata()[1]
+        ]  # fmt: skip
+        ends = 100 * rows[["difference_low", "difference_high"]].to_numpy()
+        np.testing.assert_allclose(bars, ends)
+        heights = [line.get_ydata()[0] for line in dots]
+        assert heights == sorted(heights, reverse=True)
+        assert axes.get_xlim()[0] < 0 < axes.get_xlim()[1]
+    labels = [label.get_text() for label in resnet.get_yticklabels()]
+    assert labels[:2] == ["mix\n− origin", "mix\n− origin_repeated"]
+    hollow = [line for line in vgg.get_lines() if line.get_marker() == "D"]
+    assert [line.get_xdata()[0] for line in hollow] == pytest.approx([9, -7])
+
+
+def effect(p_holm=0.01, difference=0.05, **values) -> pd.Series:
+    return pd.Series({"p_holm": p_holm, "difference": difference} | values)
+
+
+def test_an_outcome_needs_a_small_p():
+    assert effects.outcome(effect()) == "above"
+    assert effects.outcome(effect(difference=-0.05)) == "below"
+    assert effects.outcome(effect(p_holm=0.051)) == "unknown"
+    assert effects.outcome(effect(p_holm=float("nan"))) == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "words"),
+    [
+        (
+            {"origin": 0.05, "origin_repeated": 0.02, "origin_augmented": 0.01},
+            "mix is above origin, origin_repeated and origin_augmented",
+        ),
+        (
+            {"origin": 0.05, "origin_repeated": None, "origin_augmented": -0.02},
+            "mix is above origin, below origin_augmented, not distinguishable from "
+            "origin_repeated",
+        ),
+        ({}, ""),
+    ],
+)
+def test_the_verdict_names_every_comparison_of_mix(outcomes, words):
+    rows = [
+        effect(1.0 if value is None else 0.01, value or 0.01, set="mix", baseline=name)
+        for name, value in outcomes.items()
+    ]
+    others = effect(set="synthesis", baseline="origin")
+    assert effects.verdict(pd.DataFrame([*rows, others])) == words
+
+
+def test_numbers_near_zero_have_no_sign():
+    assert [effects.signed(value) for value in (0.04, -0.04, -1.26, 2)] == [
+        *("0.0", "0.0", "−1.3", "+2.0")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "panels"),
+    [
+        ({"seeds": 1}, 4),
+        ({"sets": ["origin", "origin_augmented"]}, 4),
+        ({"sets": ["origin"]}, 2),
+        ({"architectures": ["vgg16"], "sets": ["synthesis", "mix"]}, 1),
+    ],
+)
+def test_a_part_of_the_sets_can_be_drawn(tmp_path, monkeypatch, values, panels):
+    monkeypatch.chdir(tmp_path)
+    chosen = STUDY.classification.model_copy(update=values)
+    study = STUDY.model_copy(update={"classification": chosen})
+    paths = StudyPaths(study.study)
+    finished_study.write_classifiers(study, paths)
+    for name in figures.figure_inputs("classification", study).tables:
+        tables.write_csv(paths.table(name), tables.tabulate(name, study, paths))
+    files = figures.draw("classification", study, paths)
+    assert all(path.stat().st_size for path in files)
+    assert len(accuracy.draw_classification(study, paths, None).axes) == panels
+
+
 def test_every_seed_is_a_dot(paths):
     figure = accuracy.draw_classification(STUDY, paths, None)
     first = figure.axes[0]
     dots = [line for line in first.get_lines() if line.get_marker() == "o"]
     assert [list(line.get_ydata()) for line in dots] == [
-        pytest.approx(values) for values in ([70, 72, 74], [60, 62, 64], [80, 82, 84])
+        pytest.approx(values)
+        for values in (
+            *([70, 72, 74], [61, 62, 63], [79, 82, 85]),
+            *([73, 78, 83], [82, 83, 84]),
+        )
     ]
+    bars = [list(line.get_ydata()) for line in first.get_lines() if is_upright(line)]
+    table = tables.read_table("classification", paths).query("architecture=='resnet18'")
+    ends = 100 * table[["accuracy_low", "accuracy_high"]].to_numpy()
+    np.testing.assert_allclose(bars, ends)
     hollow = [line for line in first.get_lines() if line.get_marker() == "D"]
     assert [line.get_ydata()[0] for line in hollow] == pytest.approx([65, 59, 72])
 
@@ -334,3 +442,6 @@ def test_captions_tell_the_numbers(paths):
     words = figures.caption("classification", STUDY, paths)
     assert "resnet18 mix: 82.0%" in words.alt
     assert "30 real images a class" in words.text
+    assert "mix minus origin: +10.0 [+7.5, +12.5];" in words.alt
+    assert "−1.0 [−6.0, +4.0], not distinguishable from zero" in words.alt
+    assert "not the choice of images" in words.text

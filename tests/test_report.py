@@ -118,8 +118,14 @@ def test_every_figure_is_there_with_its_words(page):
         "T grows 9-fold, the time 9-fold.",
         "Training the 12 models took 100.0 minutes",  # 3 × 2 × (100 + 900) seconds
         "the dissertation reports 940 hours for its 60.",
-        "resnet18: origin 72.0% ± 2.0, synthesis 62.0% ± 2.0, mix 82.0% ± 2.0",
-        "resnet18 on mix is 10.0 points above origin; the dissertation reports +7",
+        "resnet18: origin 72.0% [67.0, 77.0], synthesis 62.0% [59.5, 64.5], mix 82.0%",
+        "vgg16: generated images are not shown to beat longer training or ordinary "
+        "augmentation. Mix is 10.0 points above origin [+7.5, +12.5] (distinguishable "
+        "from zero, p = 0.027; the dissertation reports +9), 4.0 points above origin "
+        "trained for as many updates [−1.0, +9.0] (not distinguishable from zero, p = "
+        "0.30) and 1.0 points below origin with ordinary augmentation",
+        "resnet18: synthesis is 10.0 points below origin [−12.5, −7.5]",
+        "not the choice of images: all repetitions learn from the same ones",
         "30 training and 4 held-out images, 1 rejected, 8 × 8 pixels",
         "tiny, 1,234 parameters",
         "369.9",  # the dissertation's first FID, rounded for a reader
@@ -172,20 +178,78 @@ def test_the_plateau_starts_where_it_stays():
     assert of([300.0, 100.0, 111.0]) is None
 
 
-def test_a_gain_within_the_spread_of_seeds_is_not_praised():
-    row = {
-        "architecture": "vgg16",
-        "runs": 5,
-        "accuracy_std": 0.03,
-        "dissertation_accuracy": float("nan"),
-    }
-    table = pd.DataFrame(
-        [
-            row | {"set": "origin", "accuracy_mean": 0.70},
-            row | {"set": "mix", "accuracy_mean": 0.65},
-        ]
+def effects(repetitions=5, **differences) -> pd.DataFrame:
+    """Return effects of mix on one architecture; None: not distinguishable."""
+    rows = [
+        {
+            "architecture": "vgg16",
+            "set": "mix",
+            "baseline": baseline,
+            "repetitions": repetitions,
+            "difference": value or 0.01,
+            "difference_low": (value or 0.01) - 0.02,
+            "difference_high": (value or 0.01) + 0.02,
+            "p_value": 0.5 if value is None else 1e-5,
+            "p_holm": 1.0 if value is None else 1e-4,
+            "dissertation_difference": float("nan"),
+        }
+        for baseline, value in differences.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+ANSWERS = [
+    (
+        {"origin": 0.05, "origin_repeated": 0.04, "origin_augmented": 0.03},
+        "generated images help, and beat longer training and ordinary augmentation.",
+    ),
+    (
+        {"origin": 0.05, "origin_repeated": 0.04, "origin_augmented": None},
+        "generated images are not shown to beat ordinary augmentation.",
+    ),
+    (
+        {"origin": 0.05, "origin_repeated": -0.04},
+        "generated images are not shown to beat longer training.",
+    ),
+    ({"origin": None, "origin_repeated": 0.03}, "are not shown to help."),
+    ({"origin": -0.05, "origin_augmented": None}, "lower the accuracy."),
+    ({"origin": 0.05}, "more images help; no control says whether"),
+    ({"origin_augmented": 0.05}, "help, and beat ordinary augmentation."),
+]
+
+
+@pytest.mark.parametrize(("differences", "answer"), ANSWERS)
+def test_generated_images_are_praised_for_what_the_controls_leave(differences, answer):
+    first, *_ = findings.about_effects(effects(**differences))
+    assert answer in first
+
+
+def test_a_difference_is_told_with_its_interval_and_p():
+    first, _ = findings.about_effects(effects(origin=-0.0512))
+    assert (
+        "Mix is 5.1 points below origin [−7.1, −3.1] (distinguishable from zero, "
+        "p < 0.001)." in first
     )
-    assert findings.about_classifiers(table)[1] == (
-        "vgg16 on mix is 5.0 points below origin, which is within the spread of the "
-        "seeds."
+
+
+def test_one_repetition_is_no_evidence():
+    table = effects(repetitions=1, origin=0.05).assign(
+        **dict.fromkeys(
+            ("difference_low", "difference_high", "p_value", "p_holm"), float("nan")
+        )
     )
+    first, last = findings.about_effects(table)
+    assert first == (
+        "vgg16: generated images are not shown to help. Mix is 5.0 points above origin."
+    )
+    assert "nothing says whether" in last
+
+
+def test_equal_repetitions_have_no_interval():
+    table = effects(origin=1e-9, origin_repeated=0.05)
+    absent = ["difference_low", "difference_high", "p_value", "p_holm"]
+    table.loc[table["baseline"] == "origin", absent] = float("nan")
+    first, last = findings.about_effects(table)
+    assert "Mix is level with origin and 5.0 points above" in first
+    assert "the same in every repetition has no interval" in last
+    assert "correction for 1 test." in last

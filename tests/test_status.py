@@ -165,7 +165,7 @@ def test_the_latest_lines_come_first(tmp_path):
 def test_nothing_done_is_waiting(study):
     found = study_status(study)
     assert found.counts == {"waiting": 12}
-    assert (found.classifiers_done, found.classifiers) == (0, 18)
+    assert (found.classifiers_done, found.classifiers) == (0, 30)
     assert not found.failures
     assert not found.begun
 
@@ -178,7 +178,7 @@ def test_a_finished_study_is_scored(study, paths):
     assert [model.score for model in found.models] == [
         finished_study.score(run) for run in study.runs
     ]
-    assert (found.classifiers_done, found.classifiers) == (18, 18)
+    assert (found.classifiers_done, found.classifiers) == (30, 30)
     assert model(study).loss == 0.25
 
 
@@ -302,7 +302,8 @@ def test_sampling_shows_the_last_line_of_its_log(study, paths):
     [
         ("preprocess", ["toy_flowers"], "data/toy_flowers/dataset.json"),
         ("reference", ["toy_flowers"], "metrics/toy_flowers/reference.json"),
-        ("sets", [], "sets/test/labels.csv"),
+        ("sets", ["origin_augmented"], "sets/origin_augmented/set.json"),
+        ("sets", ["test"], "sets/test/set.json"),
         (
             "classify",
             ["vgg16", "mix", "seed2"],
@@ -347,7 +348,7 @@ def test_the_rules_log_where_the_status_looks():
                 "sample": [run],
                 "reference": ["{dataset}"],
                 "score": [run],
-                "sets": [],
+                "sets": ["{set}"],
                 "classify": ["{architecture}", "{set}", "seed{seed}"],
                 "tabulate": ["{table}"],
                 "draw": ["{figure}"],
@@ -402,7 +403,7 @@ def test_the_text_fits_a_terminal(study, paths, log):
     )
     assert "results/mini/logs/train/oxford_flowers/linear/T100.log" in plain
     assert "Score: FD (EfficientNet-Lite0), lower is better." in plain
-    assert "Classifiers: 18/18." in plain
+    assert "Classifiers: 30/30." in plain
 
 
 def test_every_row_is_aligned(study, paths, log):
@@ -440,7 +441,7 @@ def test_json_says_the_same(config, study, paths, log):
     values = json.loads(result.stdout)
     assert values == as_values(study_status(study)) | {"time": values["time"]}
     assert values["counts"] == {"waiting": 11, "failed": 1}
-    assert values["classifiers"] == {"done": 0, "all": 18}
+    assert values["classifiers"] == {"done": 0, "all": 30}
     (failure,) = values["failures"]
     assert failure["rule"] == "train"
     assert Path(failure["log"]).exists()

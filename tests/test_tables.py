@@ -8,15 +8,18 @@ import statistics
 import subprocess
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
 import finished_study
 from noisesteps import tables
+from noisesteps.config import Study
 from noisesteps.errors import ConfigError, StageError
 from noisesteps.files import read_json, write_json
-from noisesteps.paths import Run
+from noisesteps.paths import Run, StudyPaths
+from noisesteps.tables.classifiers import effect_rows
 
 STUDY = finished_study.study()
 LINEAR = Run("oxford_flowers", "linear", 100)
@@ -145,31 +148,137 @@ def test_generation_time_keeps_the_count_of_each_run(paths):
 
 def test_classification_has_means_and_sample_deviations(paths):
     frame = tables.tabulate("classification", STUDY, paths)
-    assert len(frame) == 6
+    assert len(frame) == 2 * 5
     mix = row(frame, architecture="resnet18", set="mix")
     assert mix["accuracy_mean"] == pytest.approx(0.82)
-    assert mix["accuracy_std"] == pytest.approx(statistics.stdev([0.80, 0.82, 0.84]))
+    accuracies = [0.79, 0.82, 0.85]
+    assert mix["accuracy_std"] == pytest.approx(statistics.stdev(accuracies))
+    student = stats.t(2, 0.82, stats.sem(accuracies)).interval(0.95)
+    assert (mix["accuracy_low"], mix["accuracy_high"]) == pytest.approx(student)
     assert (mix["runs"], mix["train_images"], mix["test_images"]) == (3, 64, 10)
     assert (mix["schedule"], mix["steps"]) == ("linear", 900)
     assert mix["dissertation_accuracy"] == 0.72
 
 
-def test_one_seed_has_no_deviation(tmp_path, monkeypatch):
+def classifying(**values) -> Study:
+    """Return the study with other values of `classification`."""
+    chosen = STUDY.classification.model_copy(update=values)
+    return STUDY.model_copy(update={"classification": chosen})
+
+
+def test_one_seed_has_no_interval(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    chosen = STUDY.classification.model_copy(update={"seeds": 1})
-    study = STUDY.model_copy(update={"classification": chosen})
-    frame = tables.tabulate("classification", study, finished_study.write_study(study))
-    assert frame["accuracy_std"].isna().all()
+    study = classifying(seeds=1)
+    paths = StudyPaths(study.study)
+    finished_study.write_classifiers(study, paths)
+    frame = tables.tabulate("classification", study, paths)
+    absent = ["accuracy_std", "accuracy_low", "accuracy_high"]
+    assert frame[absent].isna().all(axis=None)
     assert (frame["runs"] == 1).all()
+    effects = tables.tabulate("classification_effects", study, paths)
+    absent = ["difference_low", "difference_high", "p_value", "p_holm"]
+    assert effects[absent].isna().all(axis=None)
+    assert (effects["repetitions"] == 1).all()
+    mix = row(effects, architecture="vgg16", set="mix", baseline="origin")
+    assert mix["difference"] == pytest.approx(0.79 - 0.70)
 
 
-def test_other_classes_have_no_dissertation_beside_them(paths):
-    chosen = STUDY.classification.model_copy(
-        update={"datasets": ["oxford_flowers", "toy_flowers"]}
-    )
-    study = STUDY.model_copy(update={"classification": chosen})
+def test_classification_of_other_classes_has_no_dissertation_beside_it(paths):
+    study = classifying(datasets=["oxford_flowers", "toy_flowers"])
     frame = tables.tabulate("classification", study, paths)
     assert frame["dissertation_accuracy"].isna().all()
+    effects = tables.tabulate("classification_effects", study, paths)
+    assert effects["dissertation_difference"].isna().all()
+
+
+def test_the_dissertations_classifiers_stand_beside_any_schedule(paths):
+    """It does not say which T made its images, so no study can match it in that."""
+    study = classifying(schedule="linear_scaled", steps=100)
+    frame = tables.tabulate("classification", study, paths)
+    known = frame.dropna(subset="dissertation_accuracy")
+    assert set(known["set"]) == {"origin", "synthesis", "mix"}
+    assert known["dissertation_accuracy"].tolist() == [
+        *(0.65, 0.59, 0.72, 0.61, 0.54, 0.70)
+    ]
+    effects = tables.tabulate("classification_effects", study, paths)
+    known = effects.dropna(subset="dissertation_difference")
+    assert known.set_index(["architecture", "set", "baseline"])[
+        "dissertation_difference"
+    ].to_dict() == {
+        ("resnet18", "mix", "origin"): pytest.approx(0.07),
+        ("resnet18", "synthesis", "origin"): pytest.approx(-0.06),
+        ("vgg16", "mix", "origin"): pytest.approx(0.09),
+        ("vgg16", "synthesis", "origin"): pytest.approx(-0.07),
+    }
+
+
+def write_accuracies(study, paths, random) -> dict[tuple[str, str], np.ndarray]:
+    """Give every classifier an accuracy by chance; return them by seed."""
+    chosen, accuracies = study.classification, {}
+    for architecture in chosen.architectures:
+        for name in chosen.sets:
+            drawn = random.integers(50, 100, chosen.seeds) / 100
+            accuracies[architecture, name] = drawn
+            for seed, accuracy in enumerate(drawn):
+                path = paths.classifier(architecture, name, seed)
+                write_json(path, read_json(path) | {"accuracy": accuracy})
+    return accuracies
+
+
+@pytest.mark.parametrize("draw", range(3))
+def test_effects_are_paired_t_tests(tmp_path, monkeypatch, draw):
+    monkeypatch.chdir(tmp_path)
+    study = classifying(seeds=6)
+    paths = StudyPaths(study.study)
+    finished_study.write_classifiers(study, paths)
+    accuracies = write_accuracies(study, paths, np.random.default_rng(draw))
+    effects = tables.tabulate("classification_effects", study, paths)
+    assert len(effects) == 2 * 5
+    for found in effects.itertuples():
+        first = accuracies[found.architecture, found.set]
+        second = accuracies[found.architecture, found.baseline]
+        test = stats.ttest_rel(first, second)
+        ends = test.confidence_interval(0.95)
+        assert found.p_value == pytest.approx(test.pvalue)
+        assert found.difference == pytest.approx((first - second).mean())
+        assert (found.difference_low, found.difference_high) == pytest.approx(
+            (ends.low, ends.high)
+        )
+        assert found.repetitions == 6
+    # Holm's definition, over the ten tests of the table.
+    values = sorted(effects["p_value"])
+    steps = [min(1, (10 - place) * value) for place, value in enumerate(values)]
+    expected = {value: max(steps[: place + 1]) for place, value in enumerate(values)}
+    for found in effects.itertuples():
+        assert found.p_holm == pytest.approx(expected[found.p_value])
+
+
+def test_pairs_are_matched_by_seed_in_whatever_order_they_come():
+    drawn = {"origin": [0.1, 0.5, 0.8], "mix": [0.2, 0.7, 0.9]}
+    runs = [
+        {"architecture": "vgg16", "set": name, "seed": seed, "accuracy": accuracy}
+        for name, accuracies in drawn.items()
+        for seed, accuracy in enumerate(accuracies)
+    ]
+    study = classifying(architectures=["vgg16"], sets=["origin", "mix"])
+    expected = stats.ttest_rel(drawn["mix"], drawn["origin"]).pvalue
+    for order in (runs, runs[::-1], runs[1::2] + runs[::2]):
+        (row,) = effect_rows(order, study)
+        assert row["p_value"] == row["p_holm"] == pytest.approx(expected)
+
+
+def test_only_sets_that_the_study_has_are_compared(paths):
+    effects = tables.tabulate(
+        "classification_effects", classifying(sets=["mix", "origin_augmented"]), paths
+    )
+    assert effects[["set", "baseline"]].drop_duplicates().values.tolist() == [
+        ["mix", "origin_augmented"]
+    ]
+    study = classifying(sets=["origin", "origin_repeated"])
+    assert "classification_effects" not in tables.table_names(study)
+    assert "classification" in tables.table_names(study)
+    with pytest.raises(ConfigError, match="there is no table classification_effects"):
+        tables.tabulate("classification_effects", study, paths)
 
 
 @pytest.mark.parametrize("table", tables.table_names(STUDY))

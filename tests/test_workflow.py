@@ -40,7 +40,12 @@ TINY = {
     "classification": {
         **{"datasets": ["toy_flowers", "my_squares"], "schedule": "linear"},
         **{"steps": 5, "images_per_class": 8, "architectures": ["resnet18"]},
-        **{"seeds": 1, "epochs": 1, "batch_size": 8, "sets": ["origin", "mix"]},
+        **{
+            "seeds": 1,
+            "epochs": 1,
+            "batch_size": 8,
+            "sets": ["mix", "origin_augmented"],
+        },
     },
     "figures": {"grid_columns": 4, "dpi": 60},
 }
@@ -72,7 +77,7 @@ def test_the_default_study_trains_sixty_models(tmp_path):
     assert jobs["train"] == 60
     assert jobs["sample"] == jobs["score"] == 60 + 3 * 2 * 4  # and in fewer steps
     assert jobs["fetch"] == 4
-    assert jobs["classify"] == 2 * 3 * 5
+    assert jobs["classify"] == 2 * 5 * 5
 
 
 def test_a_repeated_training_is_a_model_of_its_own(tmp_path):
@@ -168,6 +173,8 @@ def test_the_tables_cover_every_model(tiny):
     assert keys == [(run.dataset, run.schedule, run.steps) for run in study.runs]
     assert len(pd.read_csv(tables / "generation_time.csv")) == len(study.runs)
     assert len(pd.read_csv(tables / "classification.csv")) == 2
+    effects = pd.read_csv(tables / "classification_effects.csv")
+    assert effects[["set", "baseline"]].values.tolist() == [["mix", "origin_augmented"]]
 
 
 @pytest.mark.workflow
@@ -202,6 +209,28 @@ def test_a_stage_by_hand_refuses_what_other_values_made(tiny):
 
 
 @pytest.mark.workflow
+def test_another_set_leaves_the_others_alone(tiny):
+    chosen = TINY["classification"] | {"sets": ["origin", "mix", "origin_augmented"]}
+    config = tiny / "more.yaml"
+    config.write_text(yaml.safe_dump(TINY | {"classification": chosen}))
+    jobs = planned_jobs(dry_run(tiny, config.name))
+    assert jobs["sets"] == jobs["classify"] == 1
+
+
+@pytest.mark.workflow
+def test_sets_of_real_images_wait_for_no_model(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY, sort_keys=False))
+    place = "results/tiny/sets/{}/images.npy"
+    real = planned_jobs(
+        dry_run(tmp_path, "tiny.yaml", place.format("origin_augmented"))
+    )
+    assert real == {"preprocess": 2, "sets": 1}
+    mixed = planned_jobs(dry_run(tmp_path, "tiny.yaml", place.format("mix")))
+    assert mixed["train"] == mixed["sample"] == 2
+
+
+@pytest.mark.workflow
 def test_a_renamed_config_is_the_same_study(tiny):
     (tiny / "renamed.yaml").write_text((tiny / "tiny.yaml").read_text())
     assert "Nothing to be done" in dry_run(tiny, "renamed.yaml").stdout
@@ -212,6 +241,7 @@ CHANGES = [
     (("sampling", "batch_size"), 2, {"preprocess", "train", "reference"}),
     (("figures", "dpi"), 80, {"preprocess", "train", "sample", "score", "sets"}),
     (("classification", "epochs"), 2, {"preprocess", "train", "sample", "score"}),
+    (("classification", "seeds"), 2, {"train", "sample", "score", "sets"}),
     (("training", "log_steps"), 2, {"train", "tabulate", "draw"}),
 ]
 

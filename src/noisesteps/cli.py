@@ -255,16 +255,19 @@ def score(study: Study, run: Run, device: torch.device) -> None:
 @main.command()
 @config_option
 @classification_required
-def sets(study: Study) -> None:
-    """Build the Origin, Synthesis and Mix training sets and the test set."""
-    stages.sets(study)
+@click.option("--set", "set_name", help="One of them, such as mix; default: all.")
+def sets(study: Study, set_name: str | None) -> None:
+    """Build the training sets of the classifiers, and the test set."""
+    names = [*study.classification.sets, "test"]
+    for name in [_choice("set", set_name, names)] if set_name else names:
+        stages.sets(study, name)
 
 
 @main.command()
 @config_option
 @classification_required
 @click.option("--architecture", required=True, help="resnet18 or vgg16.")
-@click.option("--set", "set_name", required=True, help="origin, synthesis or mix.")
+@click.option("--set", "set_name", required=True, help="Such as origin or mix.")
 @click.option("--seed", type=click.IntRange(0), required=True, help="Repetition.")
 @device_options
 def classify(

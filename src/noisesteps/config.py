@@ -41,7 +41,8 @@ Preset = Literal["ddpm-113m", "small-32", "toy-16", "tiny"]
 Extractor = Literal["inception-v3", "efficientnet-lite0"]
 Architecture = Literal["resnet18", "vgg16"]
 Method = Literal["ancestral", "ddim"]
-SetName = Literal["origin", "synthesis", "mix"]
+SetName = Literal["origin", "synthesis", "mix", "origin_repeated", "origin_augmented"]
+GENERATED_SETS = {"synthesis", "mix"}  # those that hold generated images
 FORMAT = "How the data set is read."
 EXTRACTORS = get_args(Extractor)
 # Each level of a network halves the image; a test compares these with the networks.
@@ -423,8 +424,11 @@ class Classification(Section):
     schedule: Schedule = _key("linear", "Schedule of the models that generate.")
     steps: int = _key(..., "T of the models that generate.", "steps", ge=1)
     sets: list[SetName] = _key(
-        ["origin", "synthesis", "mix"],
-        "Training sets: real images, generated images, both.",
+        list(get_args(SetName)),
+        "Training sets. origin: real images; synthesis: generated images; mix: both. "
+        "Two controls as large as mix: origin_repeated, the real images twice (as many "
+        "updates); origin_augmented, the real images and as many flipped, cropped and "
+        "rotated versions of them.",
         min_length=1,
     )
     images_per_class: int = _key(
@@ -435,7 +439,14 @@ class Classification(Section):
         "torchvision networks, from random weights.",
         min_length=1,
     )
-    seeds: int = _key(5, "Repetitions, each with its own seed.", "runs", ge=1, le=1000)
+    seeds: int = _key(
+        5,
+        "Repetitions. Each has its own seed, which all sets "
+        "of an architecture share: their accuracies are compared in pairs.",
+        "runs",
+        ge=1,
+        le=1000,
+    )
     epochs: int = _key(20, "Passes over the training set.", "epochs", ge=1)
     batch_size: int = _key(32, "Images in an update.", "images", ge=2)
     learning_rate: float = _key(1e-4, "Adam's learning rate.", gt=0, le=1)
@@ -474,7 +485,7 @@ class Study(Section):
     sampling: Sampling = _key(Sampling(), "Generation.")
     evaluation: Evaluation = _key(..., "Scores.")
     classification: Classification | None = _key(
-        None, "Origin, Synthesis and Mix; null: no classifiers."
+        None, "Origin, Synthesis, Mix and controls; null: no classifiers."
     )
     figures: Figures = _key(Figures(), "Drawing.")
 
@@ -643,6 +654,13 @@ class Study(Section):
         ):
             return max(images, chosen.images_per_class)
         return images
+
+    def runs_of_set(self, name: str) -> list[Run]:
+        """List the models whose images a set of the classifiers holds."""
+        chosen = self.classification
+        if name not in GENERATED_SETS:
+            return []
+        return [Run(part, chosen.schedule, chosen.steps) for part in chosen.datasets]
 
     def distribution(self, source: str) -> Distribution | None:
         """Return what is fetched for a data set or the extractor, if anything."""

@@ -83,12 +83,8 @@ class StudyPaths:
         return self.root / "metrics" / run.path
 
     def set(self, name: str) -> Path:
-        """Hold `images.npy` and `labels.csv` of Origin, Synthesis, Mix or test."""
+        """Hold `images.npy`, `labels.csv` and `set.json` of a training set or test."""
         return self.root / "sets" / name
-
-    @property
-    def sets_record(self) -> Path:
-        return self.root / "sets" / "sets.json"
 
     def classifier(self, architecture: str, set_name: str, seed: int) -> Path:
         """Name the JSON file with one classifier's accuracy."""

@@ -338,30 +338,25 @@ def _reference(study: Study, dataset: str) -> tuple[Any, dict[str, Any]]:
     return reference, record["nearest"]
 
 
-def sets(study: Study) -> None:
-    """Build Origin, Synthesis, Mix and the test set."""
+def sets(study: Study, name: str) -> None:
+    """Build one of the sets that classifiers learn from, or the test set."""
     import numpy as np
 
-    from noisesteps.classification import build_sets
+    from noisesteps.classification import build_set
     from noisesteps.data.array import load_images
 
     paths = StudyPaths(study.study)
     provenance = Provenance("sets", study.settings("sets"))
     chosen = study.classification
-    runs = [Run(name, chosen.schedule, chosen.steps) for name in chosen.datasets]
-    real = {name: load_images(paths.data(name)) for name in chosen.datasets}
+    real = {part: load_images(paths.data(part)) for part in chosen.datasets}
     generated = {
         run.dataset: np.load(paths.samples(run) / "images.npy", mmap_mode="r")
-        for run in runs
+        for run in study.runs_of_set(name)
     }
-    built = build_sets(real, generated, chosen.images_per_class, study.seed)
-    for name, labelled in built.items():
-        labelled.save(paths.set(name))
-    record = {
-        "images": {name: len(labelled.images) for name, labelled in built.items()},
-        "provenance": provenance.record(),
-    }
-    write_json(paths.sets_record, record)
+    built = build_set(name, real, generated, chosen.images_per_class, study.seed)
+    built.save(paths.set(name))
+    record = {"set": name, "images": len(built), "provenance": provenance.record()}
+    write_json(paths.set(name) / "set.json", record)
 
 
 def classify(
@@ -378,7 +373,7 @@ def classify(
         LabelledSet.load(paths.set("test")),
         architecture,
         study.classification,
-        key=(study.seed, "classify", architecture, set_name, seed),
+        key=(study.seed, "classify", architecture, seed),
         device=device,
     )
     record = {"architecture": architecture, "set": set_name, "seed": seed, **result}

@@ -2,16 +2,13 @@ rule sets:
     input:
         set_inputs,
     output:
-        expand(
-            "results/{{study}}/sets/{set}/{file}",
-            set=["origin", "synthesis", "mix", "test"],
-            file=["images.npy", "labels.csv"],
-        ),
-        record="results/{study}/sets/sets.json",
+        images="results/{study}/sets/{set}/images.npy",
+        labels="results/{study}/sets/{set}/labels.csv",
+        record="results/{study}/sets/{set}/set.json",
     log:
-        "results/{study}/logs/sets.log",
+        "results/{study}/logs/sets/{set}.log",
     benchmark:
-        "results/{study}/benchmarks/sets.tsv"
+        "results/{study}/benchmarks/sets/{set}.tsv"
     conda:
         "../../envs/noisesteps.yaml"
     resources:
@@ -20,7 +17,8 @@ rule sets:
     params:
         settings=settings("sets"),
     shell:
-        'python -m noisesteps sets --config "$NOISESTEPS_CONFIG" > {log:q} 2>&1'
+        'python -m noisesteps sets --config "$NOISESTEPS_CONFIG" --set {wildcards.set} '
+        "> {log:q} 2>&1"
 
 
 rule classify:

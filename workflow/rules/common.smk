@@ -3,6 +3,7 @@
 import os
 import sys
 from pathlib import Path
+from typing import get_args
 
 PROJECT = Path(workflow.basedir)
 sys.path.insert(0, str(PROJECT / "src"))
@@ -11,7 +12,7 @@ sys.path.insert(0, str(PROJECT / "src"))
 import yaml
 
 from noisesteps import figures, tables
-from noisesteps.config import Study, load_study
+from noisesteps.config import SetName, Study, load_study
 from noisesteps.errors import NoisestepsError
 from noisesteps.paths import Run, StudyPaths
 
@@ -73,7 +74,7 @@ wildcard_constraints:
     repetition=r"(-seed[1-9]\d*)?",
     sampler=r"(/(ancestral|ddim)-[1-9]\d*)?",
     architecture="resnet18|vgg16",
-    set="origin|synthesis|mix",
+    set="|".join([*get_args(SetName), "test"]),
     seed=r"\d+",
     figure="|".join(FIGURES),
     table="|".join(TABLES),
@@ -136,12 +137,13 @@ def extractor_weights(wildcards):
 
 
 def set_inputs(wildcards):
-    """Return the real images and the samples that the training sets are made of."""
-    chosen = STUDY.classification
-    runs = [Run(name, chosen.schedule, chosen.steps) for name in chosen.datasets]
+    """Return the real images and the samples that a set is made of."""
     return records(
-        [PATHS.data(name) / "dataset.json" for name in chosen.datasets]
-        + [PATHS.samples(run) / "sample.json" for run in runs]
+        [PATHS.data(name) / "dataset.json" for name in STUDY.classification.datasets]
+        + [
+            PATHS.samples(run) / "sample.json"
+            for run in STUDY.runs_of_set(wildcards.set)
+        ]
     )
 
 

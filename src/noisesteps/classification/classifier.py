@@ -52,7 +52,9 @@ def train_classifier(
         Epochs, batch size and learning rate.
     key
         Seeds the weights, the order of the images and dropout:
-        (seed, "classify", architecture, set, repetition).
+        (seed, "classify", architecture, repetition). The set is no part of it, so that
+        a repetition starts from the same weights whatever it learns from, and sets of
+        one size are read in one order: their accuracies can be compared in pairs.
     device
         Where to train.
 

@@ -1,7 +1,9 @@
 """The sets that classifiers learn from and are tested on (dissertation, 3.4.6).
 
 A class is a data set. Origin holds training images, Synthesis generated images, Mix
-both. The test set holds images that no diffusion model saw, as many of each class.
+both. Mix is larger than Origin, so a gain may come from more updates or from variety of
+any kind: two controls of Mix's size tell, Origin twice and Origin augmented. The test
+set holds images that no diffusion model saw, as many of each class.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from noisesteps.classification.augmentation import augment
 from noisesteps.data.array import Images
 from noisesteps.errors import StageError
 from noisesteps.files import atomic, write_text
@@ -41,7 +44,8 @@ class LabelledSet:
         Names of the classes.
     sources
         Where each image comes from: `train[17]`, `held_out[3]` or `generated[0]`,
-        counted within its data set's part or its run.
+        counted within its data set's part or its run; `augmented[17]` is a version of
+        `train[17]`.
     """
 
     images: np.ndarray
@@ -95,58 +99,92 @@ class LabelledSet:
         return loaded
 
 
-def build_sets(
+def build_set(
+    name: str,
     real: Mapping[str, Images],
     generated: Mapping[str, np.ndarray],
     images_per_class: int,
     seed: int,
-) -> dict[str, LabelledSet]:
-    """Choose the images of the sets.
+) -> LabelledSet:
+    """Choose the images of one set.
 
     Parameters
     ----------
+    name
+        `origin`: `images_per_class` training images a class, chosen by seed;
+        `synthesis`: the first `images_per_class` generated images a class;
+        `mix`: both of them;
+        `origin_repeated`: Origin's images twice;
+        `origin_augmented`: Origin's images and one augmented version of each;
+        `test`: as many held-out images of each class as the smallest class has, chosen
+        by seed.
     real
         Each class's training and held-out images; the order numbers the labels.
     generated
-        Each class's generated images, uint8 (N, 3, H, W).
+        Each class's generated images, uint8 (N, 3, H, W); only `synthesis` and `mix`
+        read them.
     images_per_class
         Images a class in Origin and in Synthesis.
     seed
         The study's seed.
-
-    Returns
-    -------
-    dict
-        `origin`: `images_per_class` training images a class, chosen by seed;
-        `synthesis`: the first `images_per_class` generated images a class;
-        `mix`: both of them;
-        `test`: as many held-out images of each class as the smallest class has, chosen
-        by seed.
 
     Raises
     ------
     StageError
         If a class has too few images, or if images differ in size.
     """
-    train = {name: images.train for name, images in real.items()}
-    held_out = {name: images.held_out for name, images in real.items()}
-    generated = {name: generated[name] for name in real}
-    _require_one_size(train, held_out, generated)
-    smallest = max(1, min(len(images) for images in held_out.values()))
+    if name == "test":
+        held_out = {part: images.held_out for part, images in real.items()}
+        smallest = max(1, min(len(images) for images in held_out.values()))
+        return _build(held_out, "held_out", smallest, seed)
+    train = {part: images.train for part, images in real.items()}
+    if name == "synthesis":
+        return _synthesis(train, generated, images_per_class, seed)
     origin = _build(train, "train", images_per_class, seed)
-    synthesis = _build(generated, "generated", images_per_class, seed)
-    return {
-        "origin": origin,
-        "synthesis": synthesis,
-        "mix": _join(origin, synthesis),
-        "test": _build(held_out, "held_out", smallest, seed),
-    }
+    match name:
+        case "origin":
+            return origin
+        case "origin_repeated":
+            return _join(origin, origin)
+        case "origin_augmented":
+            return _join(origin, _augmented(origin, seed))
+        case "mix":
+            made = _synthesis(train, generated, images_per_class, seed)
+            return _join(origin, made)
+    raise ValueError(f"there is no set {name}")
+
+
+def _synthesis(
+    train: Mapping[str, np.ndarray],
+    generated: Mapping[str, np.ndarray],
+    count: int,
+    seed: int,
+) -> LabelledSet:
+    generated = {name: generated[name] for name in train}
+    _require_one_size(train, generated)
+    return _build(generated, "generated", count, seed)
+
+
+def _augmented(origin: LabelledSet, seed: int) -> LabelledSet:
+    """Return one augmented version of every image, in the same order.
+
+    Each draws by its own key, so it does not depend on which others were chosen.
+    """
+    versions = [
+        augment(image, numpy_generator(seed, "augment", origin.classes[label], source))
+        for image, label, source in zip(
+            origin.images, origin.labels, origin.sources, strict=True
+        )
+    ]
+    sources = tuple(source.replace("train", "augmented") for source in origin.sources)
+    return LabelledSet(np.stack(versions), origin.labels, origin.classes, sources)
 
 
 def _build(
     pools: Mapping[str, np.ndarray], part: str, count: int, seed: int
 ) -> LabelledSet:
     """Take `count` images of every class from its pool."""
+    _require_one_size(pools)
     for name, images in pools.items():
         if len(images) < count:
             raise StageError(

@@ -8,8 +8,14 @@ from pandas import DataFrame, Series
 
 from noisesteps.config import Classification, Study
 from noisesteps.figures import sources
+from noisesteps.figures.effects import LEVEL, outcome, points
 from noisesteps.figures.grids import DATASET_ROWS, columns_shown
-from noisesteps.figures.inputs import figure_inputs, figure_kind, rows_shown
+from noisesteps.figures.inputs import (
+    classifier_tables,
+    figure_inputs,
+    figure_kind,
+    rows_shown,
+)
 from noisesteps.figures.scores import comparable
 from noisesteps.paths import StudyPaths
 from noisesteps.tables import dissertation, read_table
@@ -136,19 +142,56 @@ def _training_loss(study: Study, paths: StudyPaths, dataset: str) -> Caption:
 
 
 def _classification(study: Study, paths: StudyPaths, _: str | None) -> Caption:
-    table = read_table("classification", paths)
-    chosen = study.classification
+    tables = {name: read_table(name, paths) for name in classifier_tables(study)}
+    table, chosen = tables["classification"], study.classification
+    effects = tables.get("classification_effects")
     means = [
         f"{row.architecture} {row.set}: {100 * row.accuracy_mean:.1f}%"
         for row in table.itertuples()
     ]
+    known = table["dissertation_accuracy"].notna().any()
     return Caption(
-        "Classifiers trained on real, generated and mixed images",
-        f"{' against '.join(chosen.datasets)}. {_sets(chosen)}. "
+        "Do generated images help a classifier?",
+        f"{' against '.join(chosen.datasets)}; {_sets(chosen)}. "
         f"{table['test_images'].iloc[0]:,} real test images that no diffusion model "
-        f"saw; {table['runs'].iloc[0]} seeds; weights start random.",
-        f"Dot plot of classification accuracy. {'; '.join(means)}.",
+        f"saw; {_counted(chosen.seeds, 'repetition')} from random weights."
+        + ("" if effects is None else _below(effects))
+        + (DISSERTATION if known else ""),
+        f"Dot plot of classification accuracy. {'; '.join(means)}."
+        + ("" if effects is None else _compared(effects)),
     )
+
+
+DISSERTATION = (
+    " The dissertation prints one accuracy a set: 128 × 128 pixels, linear schedule, "
+    "neither T nor repetitions stated."
+)
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
+def _below(effects: DataFrame) -> str:
+    """Say how the differences in the lower row came about, and what they cover."""
+    if effects["p_value"].isna().all():
+        return " Below: differences; the repetitions are too few or too alike to tell."
+    return (
+        " Below: mean differences of paired repetitions with 95% intervals; black "
+        f"where a paired t-test tells them from zero at {LEVEL:.0%}, after Holm's "
+        f"correction for {_counted(effects['p_value'].count(), 'test')}. Intervals "
+        "cover the seeds of training, not the choice of images."
+    )
+
+
+def _compared(effects: DataFrame) -> str:
+    words = {"unknown": ", not distinguishable from zero"}
+    shown = [
+        f"{row['architecture']} {row['set']} minus {row['baseline']}: {points(row)}"
+        + words.get(outcome(row), "")
+        for _, row in effects.iterrows()
+    ]
+    return f" Differences in percentage points with 95% intervals. {'; '.join(shown)}."
 
 
 def _sets(chosen: Classification) -> str:
@@ -157,7 +200,10 @@ def _sets(chosen: Classification) -> str:
         "origin": f"origin: {count} real images a class",
         "synthesis": f"synthesis: {count} generated images a class "
         f"({chosen.schedule}, T = {chosen.steps})",
-        "mix": "mix: real and generated images together",
+        "mix": "mix: both",
+        "origin_repeated": "origin_repeated: the real images twice",
+        "origin_augmented": "origin_augmented: the real images and as many flipped, "
+        "cropped and rotated versions",
     }
     return "; ".join(words[name] for name in chosen.sets)
 

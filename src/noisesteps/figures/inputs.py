@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from noisesteps.config import Study
 from noisesteps.errors import ConfigError
 from noisesteps.paths import Run
+from noisesteps.tables.inputs import CLASSIFIER_TABLES, table_names
 
 # More rows than these cannot be told apart on a page.
 MAX_ROWS = 20
@@ -82,6 +83,11 @@ def first_runs(dataset: str, study: Study) -> list[Run]:
     return [run for run in study.runs_of(dataset) if run.seed == 0]
 
 
+def classifier_tables(study: Study) -> tuple[str, ...]:
+    """Name the tables of the classifiers that the study has."""
+    return tuple(name for name in CLASSIFIER_TABLES if name in table_names(study))
+
+
 def figure_inputs(figure: str, study: Study) -> FigureInputs:
     """Say what a figure is drawn from.
 
@@ -103,5 +109,5 @@ def figure_inputs(figure: str, study: Study) -> FigureInputs:
         case "generation_time":
             return FigureInputs(tables=("generation_time",))
         case "classification":
-            return FigureInputs(tables=("classification", "classifiers"))
+            return FigureInputs(tables=classifier_tables(study))
     return FigureInputs(histories=tuple(first_runs(dataset, study)))

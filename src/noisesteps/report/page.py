@@ -25,6 +25,7 @@ TABLE_TITLES = {
     "training_time": "Training time",
     "generation_time": "Generation time",
     "classification": "Classification",
+    "classification_effects": "Classification: differences between training sets",
     "models": "Models",
     "classifiers": "Every classifier",
 }
@@ -113,7 +114,9 @@ def _findings(
     cost = findings.about_time(tables["generation_time"], study)
     found.append(("Cost", cost + findings.about_training(tables["training_time"])))
     if "classification" in tables:
-        sentences = findings.about_classifiers(tables["classification"])
+        effects = tables.get("classification_effects")
+        sentences = [] if effects is None else findings.about_effects(effects)
+        sentences += findings.about_classifiers(tables["classification"])
         found.append(("Do generated images help a classifier?", sentences))
     return found
 

@@ -121,9 +121,9 @@ def classifier_jobs(study: Study, paths: StudyPaths) -> list[Job]:
 def last_jobs(study: Study, paths: StudyPaths) -> list[Job]:
     """List the jobs that gather and show: sets, tables, figures and the report."""
     jobs = []
-    if study.classification:
-        result = paths.set("test") / "labels.csv"
-        jobs.append(Job("sets", study.study, paths.rule_log("sets"), result))
+    for name in [*study.classification.sets, "test"] if study.classification else []:
+        result = paths.set(name) / "set.json"
+        jobs.append(Job("sets", name, paths.rule_log("sets", name), result))
     for rule, names, place in (
         ("tabulate", table_names(study), paths.table),
         ("draw", figure_names(study), paths.figure),

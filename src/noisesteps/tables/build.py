@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 import pandas as pd
@@ -15,7 +15,8 @@ from noisesteps.errors import StageError
 from noisesteps.files import atomic
 from noisesteps.paths import Run, StudyPaths
 from noisesteps.tables import comparisons, inputs, scores
-from noisesteps.tables.published import CLASSES, SCHEDULE, published
+from noisesteps.tables.classifiers import accuracy_rows, effect_rows
+from noisesteps.tables.published import SCHEDULE, published
 from noisesteps.tables.records import read_record, with_records
 
 TEXT, COUNT, NUMBER, FLAG = "str", "Int64", "float64", "boolean"
@@ -178,10 +179,24 @@ COLUMNS = {
         "steps": COUNT,
         "runs": COUNT,
         "accuracy_mean": NUMBER,
+        "accuracy_low": NUMBER,
+        "accuracy_high": NUMBER,
         "accuracy_std": NUMBER,
         "train_images": COUNT,
         "test_images": COUNT,
         "dissertation_accuracy": NUMBER,
+    },
+    "classification_effects": {
+        "architecture": TEXT,
+        "set": TEXT,
+        "baseline": TEXT,
+        "repetitions": COUNT,
+        "difference": NUMBER,
+        "difference_low": NUMBER,
+        "difference_high": NUMBER,
+        "p_value": NUMBER,
+        "p_holm": NUMBER,
+        "dissertation_difference": NUMBER,
     },
 }
 
@@ -204,7 +219,9 @@ def build(table: str, study: Study, paths: StudyPaths) -> DataFrame:
         case "classifiers":
             rows = _classifiers(study, paths)
         case "classification":
-            rows = _classification(study, paths)
+            rows = accuracy_rows(_classifiers(study, paths), study)
+        case "classification_effects":
+            rows = effect_rows(_classifiers(study, paths), study)
         case "scores":
             rows = scores.score_rows(runs, paths)
         case "floor":
@@ -292,36 +309,3 @@ def _classifiers(study: Study, paths: StudyPaths) -> list[dict[str, Any]]:
         path = paths.classifier(architecture, name, seed)
         rows.append(read_record(path, "classify", COLUMNS["classifiers"]))
     return rows
-
-
-def _classification(study: Study, paths: StudyPaths) -> list[dict[str, Any]]:
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in _classifiers(study, paths):
-        groups.setdefault((row["architecture"], row["set"]), []).append(row)
-    chosen = study.classification
-    comparable = chosen.schedule == SCHEDULE and set(chosen.datasets) == CLASSES
-    accuracies = (
-        published("classification", "accuracy", ["architecture", "set"])
-        if comparable
-        else {}
-    )
-    return [
-        {
-            "architecture": architecture,
-            "set": name,
-            "schedule": chosen.schedule,
-            "steps": chosen.steps,
-            "runs": len(rows),
-            "accuracy_mean": fmean(row["accuracy"] for row in rows),
-            "accuracy_std": _deviation([row["accuracy"] for row in rows]),
-            "train_images": rows[0]["train_images"],
-            "test_images": rows[0]["test_images"],
-            "dissertation_accuracy": accuracies.get((architecture, name)),
-        }
-        for (architecture, name), rows in groups.items()
-    ]
-
-
-def _deviation(values: list[float]) -> float | None:
-    """Return the sample standard deviation (n - 1), which one value does not have."""
-    return stdev(values) if len(values) > 1 else None

@@ -22,10 +22,20 @@ STAGES = {
     "quality_vs_cost": "score",
     "copies": "score",
 }
-CLASSIFIER_TABLES = ("classification", "classifiers")
 # These also read reference.json of every data set they cover.
 WITH_REFERENCE = ("fid", "copies")
 RESPACED = ("scores", "fewer_steps", "quality_vs_cost")
+CLASSIFIER_TABLES = ("classification", "classification_effects", "classifiers")
+# Which sets of the classifiers are compared: the first minus the second. Mix against
+# what it adds images to, and against the controls of its size; then what generated
+# images do alone, and what ordinary augmentation does.
+COMPARISONS = (
+    ("mix", "origin"),
+    ("mix", "origin_repeated"),
+    ("mix", "origin_augmented"),
+    ("synthesis", "origin"),
+    ("origin_augmented", "origin"),
+)
 
 
 def table_names(study: Study) -> list[str]:
@@ -35,7 +45,19 @@ def table_names(study: Study) -> list[str]:
         names.remove("schedules")
     if not study.fewer_steps:
         names.remove("fewer_steps")
-    return names + list(CLASSIFIER_TABLES if study.classification else ())
+    return names + [name for name in CLASSIFIER_TABLES if _has(name, study)]
+
+
+def _has(table: str, study: Study) -> bool:
+    if study.classification is None:
+        return False
+    return table != "classification_effects" or bool(comparisons(study))
+
+
+def comparisons(study: Study) -> list[tuple[str, str]]:
+    """List the pairs of sets that are compared: those of which the study has both."""
+    sets = study.classification.sets
+    return [pair for pair in COMPARISONS if set(pair) <= set(sets)]
 
 
 def check_table(table: str, study: Study) -> None:
