@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from noisesteps import schema
 from noisesteps.cli import main
-from noisesteps.config import load_study, parse_study
+from noisesteps.config import RANDOM_STAGES, load_study, parse_study
 from noisesteps.errors import ConfigError
 from noisesteps.paths import Run
 
@@ -151,7 +151,9 @@ def test_a_mirror_must_bring_a_checksum_for_each_file():
 
 
 READERS = [
-    ("seed", 1, {"preprocess", "train", "sample", "sets", "classify"}),
+    ("seed", 1, RANDOM_STAGES),
+    ("sampling.seeds", 9, {"sample", "score", "tabulate", "draw"}),
+    ("training.seeds", 9, {"tabulate", "draw"}),
     ("preprocess.image_size", 32, {"preprocess"}),
     ("network.preset", "tiny", {"train"}),
     ("training.learning_rate", 0.5, {"train"}),

@@ -403,7 +403,7 @@ def test_one_model_alone_can_be_drawn(tmp_path, monkeypatch):
             "preprocess": {"image_size": 8},
             "network": {"preset": "tiny"},
             "diffusion": {"steps": [100]},
-            "sampling": {"images": 2, "batch_size": 2},
+            "sampling": {"images": 6, "batch_size": 2},
             "evaluation": {"extractor": "efficientnet-lite0"},
             "figures": {"dpi": 50},
         }

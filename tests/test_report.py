@@ -148,7 +148,7 @@ def test_without_classifiers(tmp_path, monkeypatch):
         classification=None,
         datasets={"toy_flowers": {"format": "toy_flowers", "train": 8, "held_out": 4}},
         diffusion={"steps": [100]},
-        sampling={"images": 4, "batch_size": 4, "seeds": 3},
+        sampling={"images": 6, "batch_size": 4, "seeds": 3},
     )
     page = Page(build_report(study, finish(study), "config/mini.yaml"))
     assert page.open == []

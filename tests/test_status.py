@@ -399,7 +399,7 @@ def test_the_text_fits_a_terminal(study, paths, log):
     assert plain.startswith("Study mini, 12 models: 10 scored, 1 training, 1 failed\n")
     training = next(line for line in plain.splitlines() if "  training  " in line)
     assert training.split() == (
-        ["100", "training", "2/25", "40/100", "0.25000", "12.5", "1:01:01"]
+        ["100", "training", "2/13", "40/100", "0.25000", "12.5", "1:01:01"]
     )
     assert "results/mini/logs/train/oxford_flowers/linear/T100.log" in plain
     assert "Score: FD (EfficientNet-Lite0), lower is better." in plain

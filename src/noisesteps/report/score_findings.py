@@ -122,9 +122,7 @@ def about_copies(table: DataFrame) -> Iterator[str]:
             100 * worst["share"], 100 * worst["share_low"], 100 * worst["share_high"]
         )
         judged = worst["share_low"] > worst["real_expected"]
-        verdict = (
-            "which points to memorised pictures" if judged else "no sign of copying"
-        )
+        verdict = "which points to memorised ones" if judged else "no sign of copying"
         yield (
             f"By {SPACES[space]}, {copies:,} of {images:,} generated images lie nearer "
             "to a training image than all but the nearest "
