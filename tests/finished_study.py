@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from noisesteps.config import Study, parse_study
-from noisesteps.files import write_json
+from noisesteps.files import write_json, write_text
 from noisesteps.paths import Run, StudyPaths
 
 PROVENANCE = {
@@ -122,6 +122,7 @@ def _write_dataset(chosen: Study, folder: Path, name: str) -> None:
     }
     write_json(folder / "dataset.json", counts)
     np.save(folder / "images.npy", _pictures(counts["images"], size, seed=1))
+    write_text(folder / "rejected.csv", "source,reason\na<b>.jpg,truncated\n")
 
 
 def _write_reference(chosen: Study, paths: StudyPaths, dataset: str) -> None:
@@ -135,6 +136,7 @@ def _write_reference(chosen: Study, paths: StudyPaths, dataset: str) -> None:
         "floor": measures(42.5) if known else None,
         "floor_reason": None if known else "4 images are held out, fewer than 8",
         "nearest": {"feature": nearest, "pixel": nearest},
+        "provenance": PROVENANCE,
     }
     write_json(paths.reference(dataset) / "reference.json", record)
 
@@ -210,6 +212,7 @@ def _write_samples(chosen: Study, paths: StudyPaths, run: Run) -> None:
 
 
 def _write_classifiers(chosen: Study, paths: StudyPaths) -> None:
+    write_json(paths.sets_record, {"images": {}, "provenance": PROVENANCE})
     for architecture in chosen.classification.architectures:
         for name in chosen.classification.sets:
             for seed in range(chosen.classification.seeds):

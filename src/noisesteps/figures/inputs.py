@@ -10,6 +10,15 @@ from noisesteps.paths import Run
 
 # More rows than these cannot be told apart on a page.
 MAX_ROWS = 20
+# What the figures of a kind show, as a heading.
+TITLES = {
+    "dataset": "Real images",
+    "samples": "Generated images",
+    "fid": "Score over T",
+    "generation_time": "Generation time",
+    "classification": "Classifiers",
+    "training_loss": "Training loss",
+}
 
 
 @dataclass(frozen=True)

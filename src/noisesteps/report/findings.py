@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from pandas import DataFrame, Series
 
 from noisesteps.config import Study
+from noisesteps.figures import figure_names
 from noisesteps.figures.style import time_unit
 from noisesteps.tables import dissertation
 from noisesteps.tables.published import IMAGE_SIZE, IMAGES
@@ -166,3 +169,104 @@ def _gain(architecture: str, sets: DataFrame) -> str:
     if not math.isnan(published):
         sentence += f"; the dissertation reports {_signed(published)} points"
     return sentence + "."
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the findings.
+
+    Attributes
+    ----------
+    title
+        Its heading; `{dataset}` is filled in.
+    tables
+        The tables that it reads. Where the study lacks one, the section is left out.
+    tell
+        Called with the study and those tables; returns sentences.
+    see
+        Figures to look at; those that the study lacks are left out.
+    each_dataset
+        Tell one data set at a time, with the rows of that data set.
+    """
+
+    title: str
+    tables: tuple[str, ...]
+    tell: Callable[..., list[str]]
+    see: tuple[str, ...] = ()
+    each_dataset: bool = False
+
+
+# In reading order; a new section is one entry.
+SECTIONS = (
+    Section(
+        "{dataset}: what T does to the score",
+        ("fid",),
+        lambda study, table: about_scores(table),
+        see=("fid_{dataset}", "samples_{dataset}"),
+        each_dataset=True,
+    ),
+    Section(
+        "What a step costs",
+        ("generation_time",),
+        lambda study, table: about_time(table, study),
+        see=("generation_time",),
+    ),
+    Section(
+        "What training costs",
+        ("training_time",),
+        lambda study, table: about_training(table),
+    ),
+    Section(
+        "Do generated images help a classifier?",
+        ("classification",),
+        lambda study, table: about_classifiers(table),
+        see=("classification",),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Told:
+    """A section as the reader sees it."""
+
+    title: str
+    sentences: list[str]
+    see: list[str]
+
+
+def tell(study: Study, tables: Mapping[str, DataFrame]) -> list[Told]:
+    """Tell every section whose tables the study has."""
+    told = []
+    for section in SECTIONS:
+        if not set(section.tables) <= tables.keys():
+            continue
+        read = [tables[name] for name in section.tables]
+        if not section.each_dataset:
+            told.append(_told(section, study, read))
+            continue
+        for name in study.datasets:
+            rows = [frame[frame["dataset"] == name] for frame in read]
+            told.append(_told(section, study, rows, name))
+    return told
+
+
+def _told(
+    section: Section, study: Study, read: list[DataFrame], dataset: str = ""
+) -> Told:
+    names = [name.format(dataset=dataset) for name in section.see]
+    return Told(
+        section.title.format(dataset=dataset),
+        section.tell(study, *read),
+        [name for name in names if name in figure_names(study)],
+    )
+
+
+def cautions(study: Study) -> list[str]:
+    """Say what the numbers of this study cannot show."""
+    return [
+        f"A Fréchet distance of {study.sampling.images:,} images is biased upwards: "
+        "compare scores only where the extractor and the number of images are the "
+        "same.",
+        "One model was trained for each T, so a difference between neighbouring "
+        "values of T can be chance.",
+    ]

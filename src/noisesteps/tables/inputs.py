@@ -26,6 +26,22 @@ CLASSIFIER_TABLES = ("classification", "classifiers")
 # These also read reference.json of every data set they cover.
 WITH_REFERENCE = ("fid", "copies")
 RESPACED = ("scores", "fewer_steps", "quality_vs_cost")
+# What a reader calls the tables, in reading order.
+TITLES = {
+    "fid": "Scores",
+    "plateau": "Which T is best",
+    "schedules": "Other schedules against linear, at the same T",
+    "fewer_steps": "Few steps in training, or only in sampling",
+    "quality_vs_cost": "Score against the time an image takes",
+    "floor": "Real images, scored the same way",
+    "copies": "Near-copies of training images",
+    "training_time": "Training time",
+    "generation_time": "Generation time",
+    "classification": "Classification",
+    "models": "Models",
+    "scores": "Every score",
+    "classifiers": "Every classifier",
+}
 
 
 def table_names(study: Study) -> list[str]:
