@@ -101,6 +101,18 @@ def write_study(chosen: Study) -> StudyPaths:
     return paths
 
 
+def finish(chosen: Study) -> StudyPaths:
+    """Write a finished study with its tables and figures, ready for the report."""
+    from noisesteps import figures, tables
+
+    paths = write_study(chosen)
+    for name in tables.table_names(chosen):
+        tables.write_csv(paths.table(name), tables.tabulate(name, chosen, paths))
+    for name in figures.figure_names(chosen):
+        figures.draw(name, chosen, paths)
+    return paths
+
+
 def _pictures(count: int, size: int, seed: int) -> np.ndarray:
     shape = (count, 3, size, size)
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)

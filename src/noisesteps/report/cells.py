@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -22,15 +22,28 @@ HEADINGS = {
     "dissertation_mean_seconds": "dissertation's mean time",
     "dissertation_seconds": "dissertation's time",
     "dissertation_seconds_an_update": "dissertation's time an update",
+    "fid_infinity": "extrapolated to infinitely many images",
     "final_loss": "last loss",
+    "interval_over": "interval covers",
+    "kid": "KID",
+    "linear_value": "score of linear",
     "optimizer_steps": "updates",
+    "p_holm": "p, corrected (Holm)",
     "p_value": "p",
+    "pareto": "on the Pareto front",
+    "prior_divergence": "KL(q(x_T) ‖ N(0, I)), nats",
     "real_floor": "floor: real images",
     "reference_images": "training images",
     "sampling_steps": "network evaluations an image",
     "seconds_per_image": "time an image",
     "set": "trained on",
     "steps": "T",
+    "best_steps": "best T",
+    "smallest_steps": "smallest T as good",
+    "candidates": "T as good as the best",
+    "trained_steps": "trained with T",
+    "training_seed": "training seed",
+    "terminal_snr": "terminal SNR",
     "terminal_signal": "terminal signal √ᾱ_T",
     "this_study_accuracy": "this study's accuracy",
     "this_study_fid": "this study's FID",
@@ -41,12 +54,19 @@ HEADINGS = {
     "times_faster": "times faster here",
     "times_faster_an_update": "times faster here, an update",
 }
+# Columns that state conditions: said once where every row says the same.
+CONDITIONS = {
+    "batch_size", "dataset", "device", "epochs", "extractor", "held_out", "images",
+    "interval_over", "method", "metric", "models", "optimizer_steps", "parameters",
+    "reference_images", "repeats", "repetitions", "runs", "sampling_seeds", "schedule",
+    "sets", "steps", "test", "test_images", "train_images", "training_seed",
+    "training_seeds",
+}  # fmt: skip
 # Columns of fractions that are shown in per cent.
 PERCENT = re.compile(r"accuracy|terminal_signal|share|precision|recall")
 SECONDS = re.compile(r"(^|_)seconds(_|$)")
 HOURS = re.compile(r"(^|_)hours$")
-LOW, HIGH = re.compile(r"(^|_)low$"), re.compile(r"(^|_)high$")
-INTERVAL = "{} to {}"
+P_VALUE = re.compile(r"^p_")
 
 
 @dataclass(frozen=True)
@@ -85,45 +105,63 @@ class Table:
 
 
 def make_table(
-    name: str,
-    title: str,
-    frame: DataFrame,
-    note: str = "",
-    source: str = "",
-    fold: bool = True,
+    name: str, title: str, frame: DataFrame, note: str = "", source: str = ""
 ) -> Table:
     """Prepare a table for a reader.
 
-    Columns without any value are left out. `X_low` and `X_high` become one column, the
-    interval of X. With `fold`, what every row says is said once, below the table; and a
-    constant `metric` names the column `value`.
+    Columns without any value are left out. `X_low` and `X_high` join X as its interval,
+    `low` and `high` join `value`. A condition that every row states is said once, below
+    the table; if it is `metric`, it names the column `value`.
     """
     frame = _without_twins(frame.dropna(axis="columns", how="all"))
-    constant = _constant(frame) if fold else []
-    same = [f"{heading(column)} {_said(frame[column])}" for column in constant]
-    if "metric" in constant:
-        frame = frame.rename(columns={"value": frame["metric"].iloc[0]})
-    columns = list(_columns(frame.drop(columns=constant)))
+    constant = _constant(frame)
+    same = [f"{heading(column)} {_write(frame[column])[0].text}" for column in constant]
+    names = {"value": frame["metric"].iloc[0]} if "metric" in constant else {}
+    columns = list(_columns(frame.drop(columns=constant), names))
     headings = [(words, number) for words, number, _ in columns]
     rows = [list(row) for row in zip(*(cells for *_, cells in columns), strict=True)]
+    if any(cell.text.endswith("]") for row in rows for cell in row):
+        note = f"In brackets: the 95% interval. {note}".strip()
     return Table(name, title, headings, rows, same, note, source)
 
 
-def _columns(frame: DataFrame) -> Iterator[tuple[str, bool, list[Cell]]]:
+def _columns(
+    frame: DataFrame, names: Mapping[str, str]
+) -> Iterator[tuple[str, bool, list[Cell]]]:
     """Yield each column's head, whether it holds numbers, and its cells."""
-    for column in frame:
-        other = LOW.sub(r"\1high", column)
-        if LOW.search(column) and other in frame:
-            base = LOW.sub("", column)
-            words = f"interval of {heading(base)}" if base else "interval"
-            cells = _intervals(_write(frame[column]), _write(frame[other]))
-            yield words, True, cells
-        elif not (HIGH.search(column) and HIGH.sub(r"\1low", column) in frame):
-            yield heading(column), _is_number(frame[column]), _write(frame[column])
+    intervals = {column: found for column in frame if (found := _ends(column, frame))}
+    taken = {end for ends in intervals.values() for end in ends}
+    for column in frame.columns.difference(taken, sort=False):
+        words = names.get(column, heading(column))
+        if column in intervals:
+            ends = [frame[end] for end in intervals[column]]
+            yield words, True, _with_interval(frame[column], *ends)
+        else:
+            yield words, _is_number(frame[column]), _write(frame[column])
 
 
-def _said(column: Series) -> str:
-    return _write(column)[0].text
+def _ends(column: str, frame: DataFrame) -> tuple[str, str] | None:
+    """Name the columns that hold the interval of `column`."""
+    for prefix in (f"{column}_", f"{column.removesuffix('_mean')}_", ""):
+        ends = (f"{prefix}low", f"{prefix}high")
+        if set(ends) <= set(frame) and (prefix or column == "value"):
+            return ends
+    return None
+
+
+def _with_interval(column: Series, low: Series, high: Series) -> list[Cell]:
+    """Write values as `value [low, high]`, all with the same decimals."""
+    together = pd.concat([column, low, high], ignore_index=True).rename(column.name)
+    cells = _write(together)
+    count = len(column)
+    return [
+        Cell(f"{value.text} [{left.text}, {right.text}]", value.key)
+        if left.key and right.key
+        else value
+        for value, left, right in zip(
+            cells[:count], cells[count : 2 * count], cells[2 * count :], strict=True
+        )
+    ]
 
 
 def heading(column: str) -> str:
@@ -145,25 +183,25 @@ def _without_twins(frame: DataFrame) -> DataFrame:
 
 
 def _constant(frame: DataFrame) -> list[str]:
-    """Name the columns of text and whole numbers that say the same in every row."""
+    """Name the conditions that are the same in every row."""
     if len(frame) < 2:
         return []
     return [
         column
         for column in frame
-        if not pd.api.types.is_float_dtype(frame[column])
-        and frame[column].nunique(dropna=False) == 1
+        if column in CONDITIONS and frame[column].nunique(dropna=False) == 1
     ]
 
 
 def _is_number(column: Series) -> bool:
-    return pd.api.types.is_numeric_dtype(column) and column.dtype != bool
+    types = pd.api.types
+    return types.is_numeric_dtype(column) and not types.is_bool_dtype(column)
 
 
 def _write(column: Series) -> list[Cell]:
     """Write the cells of one column."""
     if not _is_number(column):
-        return [Cell(MISSING if pd.isna(value) else str(value)) for value in column]
+        return [Cell(_words(value)) for value in column]
     values = [None if pd.isna(value) else float(value) for value in column]
     known = [value for value in values if value is not None]
     texts = iter(_texts(column, known))
@@ -173,24 +211,25 @@ def _write(column: Series) -> list[Cell]:
     ]
 
 
+def _words(value: object) -> str:
+    if pd.isna(value):
+        return MISSING
+    return {True: "yes", False: "no"}[value] if value in (True, False) else str(value)
+
+
 def _texts(column: Series, values: list[float]) -> list[str]:
     name = str(column.name)
     if SECONDS.search(name):
         return [duration(value) for value in values]
     if HOURS.search(name):
         return [duration(3600 * value) for value in values]
+    if P_VALUE.search(name):
+        return [f"{value:.3f}" if value >= 0.001 else "< 0.001" for value in values]
     if PERCENT.search(name):
         return aligned([100 * value for value in values], digits=3)
     if pd.api.types.is_integer_dtype(column):
         return [_minus(f"{int(value):,}") for value in values]
     return aligned(values)
-
-
-def _intervals(lows: Sequence[Cell], highs: Sequence[Cell]) -> list[Cell]:
-    return [
-        Cell(INTERVAL.format(low.text, high.text), low.key) if low.key else low
-        for low, high in zip(lows, highs, strict=True)
-    ]
 
 
 def aligned(values: Iterable[float], digits: int = 4) -> list[str]:
@@ -229,7 +268,7 @@ def duration(seconds: float) -> str:
     """Write a time as a person would: 85 ms, 1.52 s, 2 min 05 s, 15 h 42 min."""
     if seconds < 0:
         return _minus(f"-{duration(-seconds)}")
-    if seconds < 0.1:
+    if 0 < seconds < 0.1:
         return f"{significant(1000 * seconds)} ms"
     if seconds < 59.95:
         return f"{significant(seconds)} s"

@@ -201,6 +201,8 @@ def _classification(tables: TablesByName) -> DataFrame:
     frame = dissertation("classification").rename(
         columns={"accuracy": "dissertation_accuracy"}
     )
+    if "classification" not in tables:
+        return frame
     keys = ["architecture", "set"]
     ours = tables["classification"].set_index(keys)["accuracy_mean"]
     frame = frame.join(ours.rename("this_study_accuracy"), on=keys)
@@ -261,33 +263,37 @@ def compare(found: Mapping[str, Condition], tables: TablesByName) -> list[Compar
 def _compare(
     chosen: Published, found: Mapping[str, Condition], tables: TablesByName
 ) -> Comparison:
-    apart = [name for name in chosen.needs if name not in found or not found[name].same]
-    mind = [name for name in chosen.minds if name in found and not found[name].same]
+    comparable = all(name in found and found[name].same for name in chosen.needs)
     frame = chosen.beside(tables)
-    if apart:
+    verdict = _verdict(chosen, found, frame)
+    if not comparable:
         frame = frame.drop(columns=frame.filter(regex=OURS).columns)
-        verdict = "Not comparable, so this study's numbers are left out"
-        verdict += _listed(apart, found) or ": this study has no classifiers."
-    elif frame.filter(regex=OURS).isna().all(axis=None):
-        verdict = "Comparable, but this study has no model that belongs to a row of it."
-    elif mind:
-        verdict = (
-            f"Comparable, but not made alike: {', '.join(mind)} differ, see above."
-        )
-    else:
-        verdict = "Comparable, and made under the same conditions."
     name = f"dissertation-{chosen.number.replace('.', '-')}"
     title = f"Table {chosen.number}: {chosen.title}"
-    return Comparison(make_table(name, title, frame), not apart, verdict)
+    return Comparison(make_table(name, title, frame), comparable, verdict)
 
 
-def _listed(names: list[str], found: Mapping[str, Condition]) -> str:
-    parts = [
+def _verdict(
+    chosen: Published, found: Mapping[str, Condition], frame: DataFrame
+) -> str:
+    """Say whether the two studies can be compared, and if not, why not."""
+    if not set(chosen.needs) <= found.keys():
+        return "This study has no classifiers to compare."
+    apart = [
         f"{name} {found[name].ours} instead of {found[name].theirs}"
-        for name in names
-        if name in found
+        for name in chosen.needs
+        if not found[name].same
     ]
-    return f": {'; '.join(parts)}." if parts else ""
+    if apart:
+        return (
+            f"Not comparable, so this study's numbers are left out: {'; '.join(apart)}."
+        )
+    if frame.filter(regex=OURS).isna().all(axis=None):
+        return "Comparable, but this study has no model that belongs to a row of it."
+    mind = [name for name in chosen.minds if name in found and not found[name].same]
+    if mind:
+        return f"Comparable, but not made alike: see above for {', '.join(mind)}."
+    return "Comparable, and made under the same conditions."
 
 
 def differences(found: Mapping[str, Condition]) -> Table:
@@ -304,7 +310,7 @@ def differences(found: Mapping[str, Condition]) -> Table:
         if not condition.same
     ]
     title = "Where this study differs from the dissertation"
-    return make_table("differences", title, DataFrame(rows), fold=False)
+    return make_table("differences", title, DataFrame(rows))
 
 
 def _numbers(condition: str, role: str) -> str | None:

@@ -263,10 +263,14 @@ def _told(
 
 def cautions(study: Study) -> list[str]:
     """Say what the numbers of this study cannot show."""
-    return [
+    told = [
         f"A Fréchet distance of {study.sampling.images:,} images is biased upwards: "
         "compare scores only where the extractor and the number of images are the "
-        "same.",
-        "One model was trained for each T, so a difference between neighbouring "
-        "values of T can be chance.",
+        "same."
     ]
+    if study.training.seeds == 1:
+        told.append(
+            "Each model was trained once, so a difference between neighbouring values "
+            "of T can be the luck of one training."
+        )
+    return told

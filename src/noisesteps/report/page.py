@@ -61,7 +61,7 @@ def render(study: Study, paths: StudyPaths, config_file: str) -> str:
         costs=_costs(found),
         provenance=_provenance(study, found, datasets),
         origins=cells.make_table(
-            "origins", "When each stage ran", records.origins(found), fold=False
+            "origins", "When each stage ran", records.origins(found)
         ),
         settings=yaml.safe_dump(
             study.model_dump(mode="json"), sort_keys=False, default_flow_style=None
@@ -105,16 +105,19 @@ def _summary(
         )
     )
     span = f"{min(steps):,} to {max(steps):,}" if len(steps) > 1 else f"{steps[0]:,}"
+    seeds = study.training.seeds
+    repeated = f", each trained {seeds} times" if seeds > 1 else ""
     return [
         f"{len(models):,} diffusion models were trained on images of {size} × {size} "
         f"pixels: {_counted(study.datasets, 'data set')} × "
         f"{_counted(study.diffusion.schedules, 'beta schedule')} "
         f"({', '.join(study.diffusion.schedules)}) × "
-        f"{_counted(steps, 'value')} of T ({span}).",
+        f"{_counted(steps, 'value')} of T ({span}){repeated}.",
         f"Data: {sets}.",
-        f"Each model generated N = {study.sampling.images:,} images, which are "
-        f"compared with the training images by {scores['metric'].iloc[0]}, extractor "
-        f"{study.evaluation.extractor}.",
+        f"A score compares N = {study.sampling.images:,} generated images with the "
+        f"training images: {scores['metric'].iloc[0]}, extractor "
+        f"{study.evaluation.extractor}. Each model has "
+        f"{_counted(range(study.sampling.seeds), 'score')}, of different images.",
         f"Device: {records.joined(models['device'])}.",
     ]
 
@@ -140,14 +143,27 @@ def _setting(study: Study, tables: dict[str, DataFrame]) -> list[tuple[str, str]
         ),
         ("Network", f"{study.network.preset}, {parameters:,} parameters"),
         ("Training", f"{length}, batch {training.batch_size}, {training.precision}"),
-        ("Sampling", f"{sampling.images:,} images a model, {sampling.method}"),
+        ("Trainings", f"{training.seeds} of each model"),
+        ("Sampling", _sampling(study)),
         (
             "Score",
             f"{tables['fid']['metric'].iloc[0]} of N = {sampling.images:,} images, "
-            f"extractor {study.evaluation.extractor}",
+            f"extractor {study.evaluation.extractor}; {sampling.seeds} of each model",
         ),
         *_classifier_setting(study),
     ]
+
+
+def _sampling(study: Study) -> str:
+    sampling, fewer = study.sampling, study.sampling.fewer_steps
+    steps = f"{sampling.sampling_steps or 'all T'} steps"
+    more = (
+        f"; the models of the largest T also by {', '.join(fewer.methods)} in "
+        f"{', '.join(map(str, study.fewer_steps))} steps"
+        if fewer
+        else ""
+    )
+    return f"{sampling.method}, {steps}, {sampling.precision}{more}"
 
 
 def _classifier_setting(study: Study) -> list[tuple[str, str]]:
@@ -172,7 +188,6 @@ def _datasets(counts: DataFrame) -> cells.Table:
         counts.drop(columns="sha256"),
         "Held-out images are real images that no diffusion model saw. Files that were "
         "found and are neither used nor skipped were not asked for.",
-        fold=False,
     )
 
 
@@ -238,6 +253,12 @@ def _again(config_file: str, path: Path) -> str:
 
 def _table(name: str, frame: DataFrame, paths: StudyPaths) -> cells.Table:
     title = TABLE_TITLES.get(name, _words(name))
+    if name.startswith("classification"):
+        frame = frame.rename(
+            columns=lambda column: column.replace(
+                "difference", "difference_of_accuracy"
+            )
+        )
     source = paths.table(name).as_posix()
     return cells.make_table(f"table-{name}", title, frame, source=source)
 
