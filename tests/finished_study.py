@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from noisesteps.config import Study, parse_study
-from noisesteps.files import write_json
+from noisesteps.files import write_json, write_text
 from noisesteps.paths import Run, StudyPaths
 
 PROVENANCE = {
@@ -108,11 +108,23 @@ def write_study(chosen: Study) -> StudyPaths:
     for run in chosen.runs:
         _write_model(paths, run)
         _write_samples(chosen, paths, run)
-    for dataset in chosen.datasets if chosen.fewer_steps else ():
+    for dataset in chosen.datasets:
         for run in chosen.respaced_runs_of(dataset):
             _write_samples(chosen, paths, run)
     if chosen.classification:
         write_classifiers(chosen, paths)
+    return paths
+
+
+def finish(chosen: Study) -> StudyPaths:
+    """Write a finished study with its tables and figures, ready for the report."""
+    from noisesteps import figures, tables
+
+    paths = write_study(chosen)
+    for name in tables.table_names(chosen):
+        tables.write_csv(paths.table(name), tables.tabulate(name, chosen, paths))
+    for name in figures.figure_names(chosen):
+        figures.draw(name, chosen, paths)
     return paths
 
 
@@ -137,6 +149,7 @@ def _write_dataset(chosen: Study, folder: Path, name: str) -> None:
     }
     write_json(folder / "dataset.json", counts)
     np.save(folder / "images.npy", _pictures(counts["images"], size, seed=1))
+    write_text(folder / "rejected.csv", "source,reason\na<b>.jpg,truncated\n")
 
 
 def _write_reference(chosen: Study, paths: StudyPaths, dataset: str) -> None:
@@ -150,6 +163,7 @@ def _write_reference(chosen: Study, paths: StudyPaths, dataset: str) -> None:
         "floor": measures(42.5) if known else None,
         "floor_reason": None if known else "4 images are held out, fewer than 8",
         "nearest": {"feature": nearest, "pixel": nearest},
+        "provenance": PROVENANCE,
     }
     write_json(paths.reference(dataset) / "reference.json", record)
 
@@ -226,6 +240,8 @@ def _write_samples(chosen: Study, paths: StudyPaths, run: Run) -> None:
 
 def write_classifiers(chosen: Study, paths: StudyPaths) -> None:
     """Write the records of the classifiers alone."""
+    for name in (*chosen.classification.sets, "test"):
+        write_json(paths.set(name) / "set.json", {"provenance": PROVENANCE})
     for architecture in chosen.classification.architectures:
         for name in chosen.classification.sets:
             for seed in range(chosen.classification.seeds):

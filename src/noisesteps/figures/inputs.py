@@ -11,6 +11,15 @@ from noisesteps.tables.inputs import CLASSIFIER_TABLES, table_names
 
 # More rows than these cannot be told apart on a page.
 MAX_ROWS = 20
+# What the figures of a kind show, as a heading.
+TITLES = {
+    "dataset": "Real images",
+    "samples": "Generated images",
+    "fid": "Score over T",
+    "generation_time": "Generation time",
+    "classification": "Classifiers",
+    "training_loss": "Training loss",
+}
 
 
 @dataclass(frozen=True)

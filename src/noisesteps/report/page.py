@@ -3,125 +3,231 @@
 from __future__ import annotations
 
 import base64
-import json
+import hashlib
+import shlex
 import struct
+from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pandas import DataFrame
 
 from noisesteps.config import Study
 from noisesteps.errors import StageError
 from noisesteps.figures import caption, figure_names
+from noisesteps.figures.inputs import TITLES as FIGURE_TITLES
+from noisesteps.figures.inputs import figure_kind
 from noisesteps.paths import StudyPaths
-from noisesteps.report import findings
-from noisesteps.tables import dissertation, read_table, table_names
-from noisesteps.tables.records import read_record
+from noisesteps.report import cells, comparison, findings, records
+from noisesteps.tables import read_table, table_names
+from noisesteps.tables.inputs import TITLES as TABLE_TITLES
 
-TEMPLATE = "report.html.j2"
-TABLE_TITLES = {
-    "fid": "Scores",
-    "training_time": "Training time",
-    "generation_time": "Generation time",
-    "classification": "Classification",
-    "classification_effects": "Classification: differences between training sets",
-    "models": "Models",
-    "classifiers": "Every classifier",
-}
-DISSERTATION_TITLES = {
-    "training_time": "Table 4.1: mean training time of a model, hours",
-    "fid": "Table 4.2: FID of 128 generated images",
-    "generation_time": "Table 4.3: time to generate 128 images of 128 × 128 pixels",
-    "classification": "Table 4.4: accuracy, flowers against butterflies",
-}
+FOLDER = Path(__file__).parent
+TEMPLATE, STYLE, SCRIPT = "report.html.j2", "report.css", "report.js"
 
 
 def render(study: Study, paths: StudyPaths, config_file: str) -> str:
     """Return the report as HTML; every text is escaped."""
-    tables = {
-        name: read_table(name, paths)
-        for name in table_names(study)
-        if name in TABLE_TITLES
-    }
+    tables = _read_tables(study, paths)
+    found = records.stage_records(study, paths)
+    datasets = records.datasets(study, paths)
+    conditions = comparison.conditions(
+        study, tables, datasets.set_index("dataset")["training_images"]
+    )
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader(FOLDER),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     return environment.get_template(TEMPLATE).render(
+        **_inline(),
         study=study,
-        setting=_setting(study, paths, tables),
-        findings=_findings(study, tables),
-        figures=[_figure(name, study, paths) for name in figure_names(study)],
-        tables=[_table(TABLE_TITLES[name], tables[name]) for name in TABLE_TITLES
-                if name in tables],
-        costs=_costs(tables),
-        published=_published(),
-        provenance=_provenance(study, paths),
-        settings=json.dumps(study.model_dump(mode="json"), indent=2),
-        command=f"snakemake --configfile {config_file} --force {paths.root}/figures/",
-    )  # fmt: skip
+        summary=_summary(study, tables, datasets),
+        findings=findings.tell(study, tables),
+        cautions=findings.cautions(study),
+        setting=_setting(study, tables),
+        datasets=_datasets(datasets),
+        skipped=records.skipped(study, paths),
+        figures=_figures(study, paths, config_file),
+        numbers={name: n for n, name in enumerate(figure_names(study), start=1)},
+        tables=[_table(name, tables[name], paths) for name in tables],
+        differences=comparison.differences(conditions),
+        comparisons=comparison.compare(conditions, tables),
+        costs=_costs(found),
+        provenance=_provenance(study, found, datasets),
+        origins=cells.make_table(
+            "origins", "When each stage ran", records.origins(found)
+        ),
+        settings=yaml.safe_dump(
+            study.model_dump(mode="json"), sort_keys=False, default_flow_style=None
+        ),
+        commands=_commands(paths, config_file),
+    )
 
 
-def _setting(
-    study: Study, paths: StudyPaths, tables: dict[str, DataFrame]
-) -> list[tuple[str, str]]:
-    """Say what was run, as pairs of a name and its value."""
+def _read_tables(study: Study, paths: StudyPaths) -> dict[str, DataFrame]:
+    """Read every table but `fid_{dataset}`, whose rows `fid` has too."""
+    parts = {f"fid_{dataset}" for dataset in study.datasets}
+    names = [name for name in table_names(study) if name not in parts]
+    order = [*TABLE_TITLES, *names]
+    return {name: read_table(name, paths) for name in sorted(names, key=order.index)}
+
+
+def _inline() -> dict[str, str]:
+    """Return the style and the script with the digests that the page's policy names.
+
+    A browser then runs and applies these, and nothing else.
+    """
+    values = {}
+    for name, file in (("style", STYLE), ("script", SCRIPT)):
+        text = "\n" + (FOLDER / file).read_text(encoding="utf-8")
+        digest = hashlib.sha256(text.encode()).digest()
+        values[name] = text
+        values[f"{name}_digest"] = f"sha256-{base64.b64encode(digest).decode()}"
+    return values
+
+
+def _summary(
+    study: Study, tables: dict[str, DataFrame], datasets: DataFrame
+) -> list[str]:
+    """Say in a few sentences what was run, and on what."""
+    scores, models, steps = tables["fid"], tables["models"], study.diffusion.steps
+    size = study.preprocess.image_size
+    sets = ", ".join(
+        f"{name} ({count:,} training images)"
+        for name, count in zip(
+            datasets["dataset"], datasets["training_images"], strict=True
+        )
+    )
+    span = f"{min(steps):,} to {max(steps):,}" if len(steps) > 1 else f"{steps[0]:,}"
+    seeds = study.training.seeds
+    repeated = f", each trained {seeds} times" if seeds > 1 else ""
+    return [
+        f"{len(models):,} diffusion models were trained on images of {size} × {size} "
+        f"pixels: {_counted(study.datasets, 'data set')} × "
+        f"{_counted(study.diffusion.schedules, 'beta schedule')} "
+        f"({', '.join(study.diffusion.schedules)}) × "
+        f"{_counted(steps, 'value')} of T ({span}){repeated}.",
+        f"Data: {sets}.",
+        f"A score compares N = {study.sampling.images:,} generated images with the "
+        f"training images: {scores['metric'].iloc[0]}, extractor "
+        f"{study.evaluation.extractor}. Each model has "
+        f"{_counted(range(study.sampling.seeds), 'score')}, of different images.",
+        f"Device: {records.joined(models['device'])}.",
+    ]
+
+
+def _counted(items: Any, noun: str) -> str:
+    return f"{len(items)} {noun}{'' if len(items) == 1 else 's'}"
+
+
+def _setting(study: Study, tables: dict[str, DataFrame]) -> list[tuple[str, str]]:
+    """Say how it was run, as pairs of a name and its value."""
     training, sampling = study.training, study.sampling
     length = (
         f"{training.optimizer_steps:,} updates"
         if training.optimizer_steps
         else f"{training.epochs} epochs"
     )
-    scores, parameters = tables["fid"], tables["models"]["parameters"].iloc[0]
-    steps = ", ".join(f"{value:,}" for value in sorted(study.diffusion.steps))
+    parameters = tables["models"]["parameters"].iloc[0]
     return [
-        *((f"Data set {name}", _counts(name, paths)) for name in study.datasets),
-        ("Schedules", ", ".join(study.diffusion.schedules)),
-        ("Noise steps T", steps),
-        ("Models", f"{len(study.runs):,}, one for each data set, schedule and T"),
+        ("Beta schedules", ", ".join(study.diffusion.schedules)),
+        (
+            "Noise steps T",
+            ", ".join(f"{value:,}" for value in sorted(study.diffusion.steps)),
+        ),
         ("Network", f"{study.network.preset}, {parameters:,} parameters"),
         ("Training", f"{length}, batch {training.batch_size}, {training.precision}"),
-        ("Sampling", f"{sampling.images:,} images a model, {sampling.method}"),
+        ("Trainings", f"{training.seeds} of each model"),
+        ("Sampling", _sampling(study)),
         (
             "Score",
-            f"{scores['metric'].iloc[0]}, extractor {study.evaluation.extractor}",
+            f"{tables['fid']['metric'].iloc[0]} of N = {sampling.images:,} images, "
+            f"extractor {study.evaluation.extractor}; {sampling.seeds} of each model",
         ),
+        *_classifier_setting(study),
     ]
 
 
-def _counts(dataset: str, paths: StudyPaths) -> str:
-    names = ("train", "held_out", "rejected", "image_size")
-    path = paths.data(dataset) / "dataset.json"
-    counts = read_record(path, "preprocess", names)
-    size = counts["image_size"]
-    return (
-        f"{counts['train']:,} training and {counts['held_out']:,} held-out images, "
-        f"{counts['rejected']:,} rejected, {size} × {size} pixels"
+def _sampling(study: Study) -> str:
+    sampling, fewer = study.sampling, study.sampling.fewer_steps
+    steps = f"{sampling.sampling_steps or 'all T'} steps"
+    more = (
+        f"; the models of the largest T also by {', '.join(fewer.methods)} in "
+        f"{', '.join(map(str, study.fewer_steps))} steps"
+        if fewer
+        else ""
+    )
+    return f"{sampling.method}, {steps}, {sampling.precision}{more}"
+
+
+def _classifier_setting(study: Study) -> list[tuple[str, str]]:
+    chosen = study.classification
+    if chosen is None:
+        return []
+    return [
+        (
+            "Classifiers",
+            f"{', '.join(chosen.architectures)} on {', '.join(chosen.sets)}; "
+            f"{' against '.join(chosen.datasets)}; {chosen.images_per_class:,} images "
+            f"a class; {chosen.seeds} seeds; generated with {chosen.schedule}, "
+            f"T = {chosen.steps:,}",
+        )
+    ]
+
+
+def _datasets(counts: DataFrame) -> cells.Table:
+    return cells.make_table(
+        "datasets",
+        "Files and images of each data set",
+        counts.drop(columns="sha256"),
+        "Held-out images are real images that no diffusion model saw. Files that were "
+        "found and are neither used nor skipped were not asked for.",
     )
 
 
-def _findings(
-    study: Study, tables: dict[str, DataFrame]
-) -> list[tuple[str, list[str]]]:
-    found = [
-        (dataset, findings.about_scores(rows))
-        for dataset, rows in tables["fid"].groupby("dataset", sort=False)
+@dataclass(frozen=True)
+class Figure:
+    """A figure ready for the template: its words, its PNG in base64, its size.
+
+    `command` draws it again.
+    """
+
+    name: str
+    title: str
+    text: str
+    alt: str
+    data: str
+    width: int
+    height: int
+    command: str
+
+
+def _figures(
+    study: Study, paths: StudyPaths, config_file: str
+) -> list[tuple[str, str, list[Figure]]]:
+    """Return every kind of figure: an anchor, a heading and its figures."""
+    names = groupby(figure_names(study), lambda name: figure_kind(name, study)[0])
+    return [
+        (
+            f"figures-{kind}",
+            FIGURE_TITLES.get(kind, _words(kind)),
+            [_figure(name, study, paths, config_file) for name in group],
+        )
+        for kind, group in names
     ]
-    cost = findings.about_time(tables["generation_time"], study)
-    found.append(("Cost", cost + findings.about_training(tables["training_time"])))
-    if "classification" in tables:
-        effects = tables.get("classification_effects")
-        sentences = [] if effects is None else findings.about_effects(effects)
-        sentences += findings.about_classifiers(tables["classification"])
-        found.append(("Do generated images help a classifier?", sentences))
-    return found
 
 
-def _figure(name: str, study: Study, paths: StudyPaths) -> dict[str, Any]:
+def _words(name: str) -> str:
+    return name.replace("_", " ").capitalize()
+
+
+def _figure(name: str, study: Study, paths: StudyPaths, config_file: str) -> Figure:
     path = paths.figure(name)
     if not path.is_file():
         raise StageError(
@@ -129,99 +235,96 @@ def _figure(name: str, study: Study, paths: StudyPaths) -> dict[str, Any]:
         )
     content = path.read_bytes()
     width, height = struct.unpack(">II", content[16:24])  # of the PNG header
-    return {
-        "name": name,
-        "caption": caption(name, study, paths),
-        "data": base64.b64encode(content).decode("ascii"),
-        "width": width,
-        "height": height,
-    }
+    words = caption(name, study, paths)
+    return Figure(
+        name, words.title, words.text, words.alt,
+        base64.b64encode(content).decode("ascii"), width, height,
+        _again(config_file, path),
+    )  # fmt: skip
 
 
-def _table(title: str, frame: DataFrame) -> dict[str, Any]:
-    """Prepare a table: empty columns are left out, constant text is said once."""
-    frame = frame.dropna(axis="columns", how="all")
-    constant = [
-        column
-        for column in frame.select_dtypes(exclude="number")
-        if len(frame) > 1 and frame[column].nunique() == 1
-    ]
-    said = [f"{column} {frame[column].iloc[0]}" for column in constant]
-    frame = frame.drop(columns=constant)
-    return {
-        "title": title,
-        "constant": said,
-        "columns": [column.replace("_", " ") for column in frame.columns],
-        "rows": [
-            [_cell(value) for value in row] for row in frame.astype(object).values
-        ],
-    }
-
-
-def _cell(value: Any) -> tuple[str, bool]:
-    """Write a value for a reader, and say whether it is a number."""
-    if isinstance(value, str):
-        return value, False
-    if value != value or str(value) == "<NA>":
-        return "–", True
-    if float(value).is_integer():
-        return f"{int(value):,}", True
-    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}", True
-
-
-def _costs(tables: dict[str, DataFrame]) -> dict[str, Any]:
-    """Add up the time of every stage that computes."""
-    stages = [("training", tables["models"]), ("sampling", tables["generation_time"])]
-    if "classifiers" in tables:
-        stages.append(("classification", tables["classifiers"]))
-    rows = [
-        {
-            "stage": stage,
-            "jobs": len(frame),
-            "seconds": frame["seconds"].sum(),
-            "hours": frame["seconds"].sum() / 3600,
-            "device": "; ".join(dict.fromkeys(frame["device"])),
-        }
-        for stage, frame in stages
-    ]
-    return _table("Computing time by stage", DataFrame(rows))
-
-
-def _published() -> list[dict[str, Any]]:
-    frames = {name: dissertation(name) for name in DISSERTATION_TITLES}
-    frames["fid"] = (
-        frames["fid"]
-        .pivot(index="steps", columns="dataset", values="fid")
-        .reset_index()
+def _again(config_file: str, path: Path) -> str:
+    """Return the command that makes one file of the study again."""
+    return (
+        f"snakemake --configfile {shlex.quote(config_file)} --force "
+        f"{shlex.quote(path.as_posix())}"
     )
-    return [_table(title, frames[name]) for name, title in DISSERTATION_TITLES.items()]
 
 
-def _provenance(study: Study, paths: StudyPaths) -> list[tuple[str, str]]:
-    """Merge the provenance of every model: what differs is listed side by side."""
-    records = [
-        read_record(paths.model(run) / "model.json", "train", ["provenance"])[
-            "provenance"
-        ]
-        for run in study.runs
-    ]
-    started = sorted(record["started"] for record in records)
-    revisions = [record["code"]["revision"] or "no commit" for record in records]
-    digests = [record["code"]["sha256"] for record in records]
-    libraries = [
-        f"{name} {version}"
-        for record in records
-        for name, version in record["libraries"].items()
-    ]
+def _table(name: str, frame: DataFrame, paths: StudyPaths) -> cells.Table:
+    title = TABLE_TITLES.get(name, _words(name))
+    if name.startswith("classification"):
+        frame = frame.rename(
+            columns=lambda column: column.replace(
+                "difference", "difference_of_accuracy"
+            )
+        )
+    source = paths.table(name).as_posix()
+    return cells.make_table(f"table-{name}", title, frame, source=source)
+
+
+def _costs(found: list[records.Record]) -> cells.Table:
+    began = min(record.started for record in found)
+    ended = max(record.ended for record in found)
+    total = sum(record.seconds for record in found)
+    return cells.make_table(
+        "costs-by-stage",
+        "Computing time by stage",
+        records.costs(found),
+        f"Together {cells.duration(total)} of computing, between "
+        f"{began:%Y-%m-%d %H:%M} and {ended:%Y-%m-%d %H:%M} UTC. Jobs that ran side by "
+        "side are added up.",
+    )
+
+
+def _provenance(
+    study: Study, found: list[records.Record], datasets: DataFrame
+) -> list[tuple[str, str]]:
+    """Say with what the study was made; what differs is listed side by side."""
+    records_of = [record.provenance for record in found]
+    revisions = [record["code"]["revision"] or "no commit" for record in records_of]
+    weights = [record.extractor_sha256 for record in found if record.extractor_sha256]
     return [
-        ("Seed", str(study.seed)),
-        ("Models trained", f"{started[0]} to {started[-1]} (start times)"),
-        ("Device", _distinct([record["device"] or "unknown" for record in records])),
-        ("Code revision", _distinct(revisions)),
-        ("SHA-256 of the code", _distinct(digests)),
-        ("Libraries", _distinct(libraries)),
+        ("Code revision", records.joined(revisions)),
+        (
+            "SHA-256 of the code",
+            records.joined(record["code"]["sha256"] for record in records_of),
+        ),
+        ("Libraries", records.libraries(found)),
+        (
+            "Devices",
+            records.joined(
+                record["device"] for record in records_of if record["device"]
+            ),
+        ),
+        ("Seed", f"{study.seed}, from which every random number derives"),
+        ("SHA-256 of the extractor", records.joined(weights)),
+        *(
+            (f"SHA-256 of the images of {name}", digest)
+            for name, digest in zip(
+                datasets["dataset"], datasets["sha256"], strict=True
+            )
+        ),
     ]
 
 
-def _distinct(values: list[str]) -> str:
-    return ", ".join(dict.fromkeys(values))
+def _commands(paths: StudyPaths, config_file: str) -> list[tuple[str, str, str]]:
+    """Return an anchor, what it does and the command, for each way to run again."""
+    config = shlex.quote(config_file)
+    return [
+        (
+            "run-study",
+            "The whole study; what is there already and still valid is kept",
+            f"snakemake --configfile {config}",
+        ),
+        (
+            "run-report",
+            "This report, from the figures and tables as they are",
+            _again(config_file, paths.report),
+        ),
+        (
+            "run-status",
+            "How far the study is, and what failed",
+            f"noisesteps status --config {config}",
+        ),
+    ]

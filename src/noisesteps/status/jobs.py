@@ -78,8 +78,6 @@ def run_job(rule: str, run: Run, paths: StudyPaths) -> Job:
 
 def respaced_jobs(study: Study, paths: StudyPaths) -> list[Job]:
     """List the jobs that sample in fewer steps, and score what comes out."""
-    if not study.fewer_steps:
-        return []
     return [
         run_job(rule, run, paths)
         for dataset in study.datasets

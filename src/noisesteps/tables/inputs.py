@@ -36,6 +36,23 @@ COMPARISONS = (
     ("synthesis", "origin"),
     ("origin_augmented", "origin"),
 )
+# What a reader calls the tables, in reading order.
+TITLES = {
+    "fid": "Scores",
+    "plateau": "Which T is best",
+    "schedules": "Other schedules against linear, at the same T",
+    "fewer_steps": "Few steps in training, or only in sampling",
+    "quality_vs_cost": "Score against the time an image takes",
+    "floor": "Real images, scored the same way",
+    "copies": "Near-copies of training images",
+    "training_time": "Training time",
+    "generation_time": "Generation time",
+    "classification": "Classification",
+    "classification_effects": "Classification: differences between training sets",
+    "models": "Models",
+    "scores": "Every score",
+    "classifiers": "Every classifier",
+}
 
 
 def table_names(study: Study) -> list[str]:
@@ -89,7 +106,7 @@ def table_runs(table: str, study: Study) -> list[Run]:
         return []
     if table.startswith("fid_"):
         return study.runs_of(table.removeprefix("fid_"))
-    respaced = table in RESPACED and study.fewer_steps
+    respaced = table in RESPACED
     return [
         run
         for dataset in study.datasets

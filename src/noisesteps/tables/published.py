@@ -18,6 +18,20 @@ CLASSES = {"oxford_flowers", "smithsonian_butterflies"}
 IMAGES = 128
 IMAGE_SIZE = 128
 DEVICE = "NVIDIA Tesla P40"
+EXTRACTOR = "inception-v3"
+METHOD = "ancestral"
+# What its models were (sections 3.4.3 and 3.4.4) and learned from.
+PARAMETERS = 113_673_219
+EPOCHS = 50
+BATCH_SIZE = 16
+PRECISION = "fp16"
+TRAIN_IMAGES = {
+    "oxford_flowers": 7169,
+    "smithsonian_butterflies": 1000,
+    "anime_faces": 14_000,
+}
+# Real, and generated, images a class for its classifiers (section 3.4.6).
+IMAGES_PER_CLASS = 150
 
 
 def dissertation(table: str) -> DataFrame:

@@ -1,0 +1,59 @@
+"""What the tables say about the cost of T, in sentences."""
+
+from __future__ import annotations
+
+from pandas import DataFrame, Series
+
+from noisesteps.config import Study
+from noisesteps.figures.style import time_unit
+from noisesteps.tables import dissertation
+from noisesteps.tables.published import IMAGE_SIZE, IMAGES
+
+
+def about_time(table: DataFrame, study: Study) -> list[str]:
+    """Say what T costs at generation; `table` is `generation_time`."""
+    mean = table.groupby("steps")["seconds_per_image"].mean()
+    first, last = mean.index[0], mean.index[-1]
+    sentences = [
+        f"Generating an image takes {_seconds(mean[last])} at T = {last:,}"
+        + (f" and {_seconds(mean[first])} at T = {first:,}" if first < last else "")
+        + "."
+    ]
+    if first < last:
+        sentences.append(
+            f"T grows {last / first:.3g}-fold, the time "
+            f"{mean[last] / mean[first]:.3g}-fold."
+        )
+    same_steps = (table["sampling_steps"] == table["steps"]).all()
+    if study.preprocess.image_size == IMAGE_SIZE and same_steps:
+        sentences += _against_dissertation(mean)
+    return sentences
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.3g} s" if value < 100 else f"{value:,.0f} s"
+
+
+def _against_dissertation(mean: Series) -> list[str]:
+    published = dissertation("generation_time").set_index("steps")["seconds"] / IMAGES
+    shared = [steps for steps in mean.index if steps in published.index]
+    if not shared:
+        return []
+    ratio = published[shared[-1]] / mean[shared[-1]]
+    return [
+        f"At T = {shared[-1]:,} the dissertation reports "
+        f"{_seconds(published[shared[-1]])} for an image of the same size on a Tesla "
+        f"P40: {ratio:.2g} times this study's time."
+    ]
+
+
+def about_training(table: DataFrame) -> list[str]:
+    """Say what training costs; `table` is `training_time`."""
+    unit, name = time_unit(table["total_seconds"].sum())
+    total = table["total_seconds"].sum() / unit
+    devices = "; ".join(dict.fromkeys(table["device"]))
+    published = 20 * dissertation("training_time")["hours"].sum()
+    return [
+        f"Training the {table['models'].sum():,} models took {total:,.1f} {name} on "
+        f"{devices}; the dissertation reports {published:,} hours for its 60."
+    ]
