@@ -5,12 +5,14 @@ extrapolated to infinitely many samples, and near-copies of training images.
 """
 
 from noisesteps.evaluation.copies import (
+    COPY_RATIO,
     CopyShare,
     CopyThreshold,
     copy_threshold,
     near_copies,
     nearer,
     nearest,
+    nearest_relative,
 )
 from noisesteps.evaluation.extractors import Extractor, load_extractor
 from noisesteps.evaluation.frechet import frechet_distance
@@ -28,6 +30,7 @@ from noisesteps.evaluation.scores import Reference, describe, score
 from noisesteps.evaluation.statistics import Statistics
 
 __all__ = [
+    "COPY_RATIO",
     "CopyShare",
     "CopyThreshold",
     "Extractor",
@@ -45,6 +48,7 @@ __all__ = [
     "near_copies",
     "nearer",
     "nearest",
+    "nearest_relative",
     "neighbour_radii",
     "precision_recall",
     "score",

@@ -2,8 +2,10 @@
 
 A model that memorises makes them, and no other score here shows it: a training image
 is as real as an image can be. So each generated image's nearest training image is
-looked up, and counted as a near-copy if it is nearer than real images, which the model
-never saw, almost ever are to a training image.
+looked up, and the share of near-copies is compared with that among real images, which
+the model never saw. A near-copy is an image much nearer to one training image than to
+the next ones (`nearest_relative`), or nearer than real images almost ever are
+(`copy_threshold`).
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ from scipy import stats
 from noisesteps.errors import StageError
 from noisesteps.evaluation.distances import squared_distances
 
+COPY_RATIO = 0.5  # of the distance to the next nearest (`nearest_relative`)
 REAL_SHARE = 0.01
+ROUNDING = 1e-4  # of the largest distance: features of equal images differ by less
 QUERIES = 512  # at a time
 
 
@@ -33,8 +37,8 @@ class CopyThreshold:
         The share of further real images that is expected below `distance`: 0.01, or
         1 / (images + 1) where fewer than 99 images leave nothing lower to choose.
     duplicates
-        How many held-out images equal a training image (distance 0). They are left
-        out: the archive's own copies would hide the model's.
+        How many held-out images equal a training image. They are left out: the
+        archive's own copies would hide the model's.
     images
         How many real images `distance` is made of.
     """
@@ -72,12 +76,6 @@ def nearest(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Find each query's nearest reference in Euclidean distance.
 
-    Exact for uint8, whatever `chunk` is: whole numbers do not round in float64. In
-    pixels an image is near its copy with noise, a changed brightness or a small
-    defect, but not near its mirror image nor its copy shifted by a few pixels. Since
-    training mirrors images, ask for the mirrored queries too and keep the `nearer`.
-    A flat image is near to much: pixels alone prove no copy.
-
     Parameters
     ----------
     queries
@@ -87,7 +85,8 @@ def nearest(
         chunks.
     chunk
         References at a time. In memory are 512 queries and one chunk in float64: for
-        images of 128 × 128 pixels 0.3 GB.
+        images of 128 × 128 pixels 0.3 GB. For uint8 the result does not depend on it,
+        since whole numbers do not round.
 
     Returns
     -------
@@ -103,48 +102,77 @@ def nearest(
     ValueError
         If the shapes differ.
     """
-    if not len(references):
-        raise StageError("There is no training image to look for copies of.")
-    if queries.shape[1:] != references.shape[1:]:
-        raise ValueError(
-            f"queries are {queries.shape[1:]}, references {references.shape[1:]}"
+    indices, distances, _ = _search(queries, references, chunk, others=0)
+    return indices, distances
+
+
+def nearest_relative(
+    queries: np.ndarray,
+    references: np.ndarray,
+    *,
+    neighbours: int = 50,
+    chunk: int = 256,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Find each query's nearest reference, and how far apart from the next ones it is.
+
+    A flat or blurred image is near to *every* image. So the distance is divided by
+    the mean distance of the `neighbours` next nearest, after Carlini et al. (2023,
+    "Extracting training data from diffusion models", section 5.1), who call an image
+    extracted where the quotient is below `COPY_RATIO`.
+
+    Measured on real images of 32 × 32 (2,000 references): in pixels, `COPY_RATIO`
+    found all copies with noise up to 20 grey levels, 10 % brighter or blurred by half
+    a pixel; but 0 to 40 % of those shifted by one pixel, and mirrored ones only where
+    the mirrored queries were asked for too (see `nearer`). In features of
+    EfficientNet-Lite0 it found mirrored and shifted copies (88 % or more) and not
+    those with noise. Neither took blurred, noisy or flat images for copies, of which
+    a threshold on the distance itself took up to 64 %. So look in both spaces.
+
+    Parameters
+    ----------
+    queries, references, chunk
+        As for `nearest`.
+    neighbours
+        How many of the next nearest references; where there are fewer, all.
+
+    Returns
+    -------
+    indices, distances
+        As of `nearest`.
+    relative
+        float64 (N,): the quotient, from 0 (an exact copy) to 1.
+
+    Raises
+    ------
+    StageError
+        If there are fewer than two references.
+    ValueError
+        If the shapes differ.
+    """
+    if len(references) < 2:
+        raise StageError(
+            "Near-copies are told by their distance to 2 training images or more, not "
+            f"{len(references)}; keep more images."
         )
-    blocks = [
-        _nearest(_rows(queries[start : start + QUERIES]), references, chunk)
-        for start in range(0, len(queries), QUERIES)
-    ]
-    indices = np.concatenate([np.zeros(0, np.int64)] + [block[0] for block in blocks])
-    return indices, np.concatenate([np.zeros(0)] + [block[1] for block in blocks])
-
-
-def _nearest(
-    rows: np.ndarray, references: np.ndarray, chunk: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Find the nearest reference of each row (N, D), float64."""
-    indices = np.zeros(len(rows), np.int64)
-    smallest = np.full(len(rows), np.inf)
-    for start in range(0, len(references), chunk):
-        squares = squared_distances(rows, _rows(references[start : start + chunk]))
-        closest = squares.argmin(axis=1)
-        found = np.take_along_axis(squares, closest[:, None], axis=1)[:, 0]
-        better = found < smallest
-        indices[better] = start + closest[better]
-        smallest[better] = found[better]
-    return indices, _distances(rows, references, indices)
+    others = min(neighbours, len(references) - 1)
+    indices, distances, squares = _search(queries, references, chunk, others)
+    around = np.sqrt(np.sort(squares, axis=1)[:, 1:]).mean(axis=1)
+    relative = np.divide(distances, around, np.zeros(len(distances)), where=around > 0)
+    return indices, distances, relative
 
 
 def nearer(
-    first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Keep for each query the nearer of two answers of `nearest`, the first if equal.
+    first: tuple[np.ndarray, ...], second: tuple[np.ndarray, ...]
+) -> tuple[np.ndarray, ...]:
+    """Keep for each query the nearer of two answers, the first if equal.
 
     `nearer(nearest(images, training), nearest(images[..., ::-1], training))` finds
-    mirrored copies too. Do the same to the real images that set the threshold.
+    mirrored copies too, which a model makes that saw its training images mirrored. Do
+    the same to the real images that the share is compared with.
     """
     closer = second[1] < first[1]
-    return (
-        np.where(closer, second[0], first[0]),
-        np.where(closer, second[1], first[1]),
+    return tuple(
+        np.where(closer, other, one) for one, other in zip(first, second, strict=True)
     )
 
 
@@ -156,23 +184,25 @@ def copy_threshold(
     It is the 1 % quantile of the distances of real images that were held out to their
     nearest training image, estimated such that 1 % of *further* real images are
     expected below it. A model without memory, as good as the data, has about that
-    share of "copies".
+    share of "copies". But a blurred image is near to every image in pixels, so that a
+    model that is bad in this way has more: compare `nearest_relative`.
 
-    Assumes that held-out and training images are drawn alike: near-duplicates between
-    them (frames of one film, editions of one picture) lower the threshold.
+    Assumes that held-out and training images are drawn alike. Near-duplicates between
+    them (another crop, another compression) lower the threshold and hide copies: of
+    faces from an archive where 2 % were such, copies with noise of 20 grey levels.
 
     Parameters
     ----------
     real_distances
         What `nearest` found for held-out images, (n,).
     duplicates
-        bool (n,): which of them equal a training image; by default those at distance
-        0. Pass `pixel_distances == 0` with distances of features: a network rounds, so
-        that features of equal images may differ a little.
+        bool (n,): which of them to leave out. By default those that equal a training
+        image: at distance 0, or, since a network rounds, within 1e-4 of the largest
+        distance. `relative < COPY_RATIO` leaves out near-duplicates too.
     """
     real_distances = np.asarray(real_distances, np.float64)
     if duplicates is None:
-        duplicates = real_distances == 0
+        duplicates = real_distances <= ROUNDING * real_distances.max(initial=0)
     distinct = real_distances[~duplicates]
     count = int(np.sum(duplicates))
     if not len(distinct):
@@ -192,9 +222,10 @@ def near_copies(distances: np.ndarray, threshold: float) -> CopyShare:
     Parameters
     ----------
     distances
-        What `nearest` found for generated images, (N,).
+        What `nearest` or `nearest_relative` found for generated images, (N,).
     threshold
-        `CopyThreshold.distance`. A distance of 0 is a copy whatever it is.
+        `CopyThreshold.distance` for distances, `COPY_RATIO` for relative ones. What
+        is at 0 is a copy whatever the threshold.
 
     Raises
     ------
@@ -209,6 +240,42 @@ def near_copies(distances: np.ndarray, threshold: float) -> CopyShare:
     ends = test.proportion_ci(0.95, method="exact")
     share = copies / len(distances)
     return CopyShare(share, float(ends.low), float(ends.high), copies, len(distances))
+
+
+def _search(
+    queries: np.ndarray, references: np.ndarray, chunk: int, others: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return indices and distances, and the squares (N, 1 + others) of the nearest."""
+    if not len(references):
+        raise StageError("There is no training image to look for copies of.")
+    if queries.shape[1:] != references.shape[1:]:
+        raise ValueError(
+            f"queries are {queries.shape[1:]}, references {references.shape[1:]}"
+        )
+    indices = np.zeros(len(queries), np.int64)
+    distances = np.zeros(len(queries))
+    squares = np.zeros((len(queries), 1 + others))
+    for start in range(0, len(queries), QUERIES):
+        block = slice(start, start + QUERIES)
+        rows = _rows(queries[block])
+        indices[block], squares[block] = _search_block(rows, references, chunk, others)
+        distances[block] = _distances(rows, references, indices[block])
+    return indices, distances, squares
+
+
+def _search_block(
+    rows: np.ndarray, references: np.ndarray, chunk: int, others: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the index of the nearest and the smallest squares, of rows (N, D)."""
+    indices = np.zeros(len(rows), np.int64)
+    smallest = np.full((len(rows), 1 + others), np.inf)
+    for start in range(0, len(references), chunk):
+        squares = squared_distances(rows, _rows(references[start : start + chunk]))
+        closest = squares.argmin(axis=1)
+        found = np.take_along_axis(squares, closest[:, None], axis=1)[:, 0]
+        indices = np.where(found < smallest.min(axis=1), start + closest, indices)
+        smallest = np.partition(np.hstack([smallest, squares]), others)[:, : others + 1]
+    return indices, smallest
 
 
 def _rows(values: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Precision and recall of a generated set: does it look real, does it cover all?"""
+"""Precision (samples that look real) and recall (real images that are covered)."""
 
 from __future__ import annotations
 
