@@ -63,7 +63,7 @@ def draw_effects(axes: Axes, effects: DataFrame) -> None:
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     axes.set_xlabel("difference, percentage points")
-    axes.set_title("\n".join(textwrap.wrap(verdict(effects), WIDTH)), fontsize=8.5)
+    axes.set_title("\n".join(textwrap.wrap(verdict(effects), WIDTH)), fontsize=8)
 
 
 def _draw_effect(axes: Axes, place: int, row: dict) -> None:
