@@ -4,7 +4,8 @@ import os
 import sys
 from pathlib import Path
 
-PROJECT = Path(workflow.basedir)
+# The checkout, whichever Snakefile included this file.
+PROJECT = Path(str(workflow.current_basedir)).parents[1]
 sys.path.insert(0, str(PROJECT / "src"))
 
 
