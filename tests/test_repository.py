@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from noisesteps import figures, tables
 from noisesteps.config import load_study
 from test_workflow import dry_run, planned_jobs
 
@@ -75,13 +76,12 @@ def test_links_lead_somewhere(page):
         assert not anchor or anchor in anchors(path), target
 
 
-@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "docs/own-images.md", "README.md"])
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "README.md"])
 def test_files_that_are_named_exist(name):
     named = re.findall(r"`([\w./-]+\.(?:py|smk|yaml|yml|md|lock|toml))`", text_of(name))
     assert named
     for file in named:
-        own = file.startswith(("config/mine", "config/try"))
-        assert own or (ROOT / file).exists() or (PACKAGE / file).exists(), file
+        assert (ROOT / file).exists() or (PACKAGE / file).exists(), file
 
 
 def test_the_template_is_a_study_once_its_folder_is_there(tmp_path, monkeypatch):
@@ -99,18 +99,40 @@ def uncommented(text):
     return yaml.safe_load(re.sub(r"^# ?", "", text[start:], flags=re.MULTILINE))
 
 
-def test_the_template_can_classify_as_its_comments_say(tmp_path, monkeypatch):
+@pytest.fixture
+def classifying(tmp_path, monkeypatch):
+    """Return the template's study with two data sets and its comments taken off."""
     template = text_of("config/own-images.yaml")
     values = yaml.safe_load(template) | uncommented(template)
-    for name in values["classification"]["datasets"]:
-        (tmp_path / "pictures" / name).mkdir(parents=True)
+    pictures, names = values["datasets"]["pictures"], ["cats", "dogs"]
     values["datasets"] = {
-        name: values["datasets"]["pictures"] | {"path": f"pictures/{name}"}
-        for name in values["classification"]["datasets"]
+        name: pictures | {"path": f"pictures/{name}"} for name in names
     }
+    for name in names:
+        (tmp_path / "pictures" / name).mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     Path("mine.yaml").write_text(yaml.safe_dump(values))
-    assert load_study("mine.yaml").classification.steps in values["diffusion"]["steps"]
+    return load_study("mine.yaml")
+
+
+def test_the_page_on_own_images_names_what_there_is(classifying):
+    page = text_of("docs/own-images.md")
+    made = set(re.findall(r"\b(\w+)\.csv", page)) - {"manifest", "rejected", "nearest"}
+    assert {"plateau", "copies", "classification_effects"} <= made
+    assert made <= set(tables.table_names(classifying))
+    drawn = set(re.findall(r"`(?:figures/)?([\w{}]+)\.png`", page))
+    assert drawn
+    for name in drawn:
+        assert name.format(dataset="cats") in figures.figure_names(classifying)
+
+
+def test_the_page_on_own_images_names_keys_that_there_are(classifying):
+    values = classifying.model_dump()
+    keys = re.findall(r"`((?:\w+)\.(?:\w+))`", text_of("docs/own-images.md"))
+    keys = [key.split(".") for key in keys if key.split(".")[0] in values]
+    assert len(keys) > 10
+    for section, key in keys:
+        assert key in values[section], f"{section}.{key}"
 
 
 def test_the_versions_agree():
