@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 from typing import get_args
 
-PROJECT = Path(workflow.basedir)
+# The checkout, whichever Snakefile included this file.
+PROJECT = Path(str(workflow.current_basedir)).parents[1]
 sys.path.insert(0, str(PROJECT / "src"))
 
 
