@@ -268,7 +268,7 @@ def test_the_policy_stops_what_is_not_the_page_s_own(visit, added, directive):
         violated = page.evaluate(
             "new Promise(resolve => { document.addEventListener("
             "'securitypolicyviolation', event => resolve(event.effectiveDirective)); "
-            f"{added} }})"
+            f"setTimeout(resolve, 2000, 'nothing'); {added} }})"
         )
         assert violated == directive
         assert page.title() == "noisesteps: mini"

@@ -15,7 +15,9 @@ import yaml
 from noisesteps import figures, tables
 from noisesteps.config import SetName, Study, load_study
 from noisesteps.errors import NoisestepsError
+from noisesteps.figures.inputs import figure_kind, figure_title
 from noisesteps.paths import Run, StudyPaths
+from noisesteps.tables.inputs import table_title
 
 
 def config_file() -> str:
@@ -166,7 +168,16 @@ def figure_inputs(wildcards):
 
 
 def figure_labels(wildcards):
-    return {"figure": wildcards.figure.replace("_", " ")}
+    kind, dataset = figure_kind(wildcards.figure, STUDY)
+    return {"figure": figure_title(kind), "data set": dataset or "all"}
+
+
+def table_labels(wildcards):
+    part = [name for name in STUDY.datasets if wildcards.table == f"fid_{name}"]
+    return {
+        "table": table_title(wildcards.table),
+        "data set": part[0] if part else "all",
+    }
 
 
 def all_figures(wildcards=None):

@@ -6,6 +6,7 @@ rule tabulate:
             "results/{study}/tables/{table}.csv",
             caption="../report/table.rst",
             category="Tables",
+            labels=table_labels,
         ),
     log:
         "results/{study}/logs/tabulate/{table}.log",
@@ -55,7 +56,12 @@ rule report:
         figures=all_figures,
         tables=all_tables,
     output:
-        "results/{study}/report.html",
+        report(
+            "results/{study}/report.html",
+            caption="../report/report.rst",
+            category="Report",
+            labels={"report": "the whole study on one page"},
+        ),
     log:
         "results/{study}/logs/report.log",
     benchmark:

@@ -45,6 +45,11 @@ def figure_kinds(study: Study) -> dict[str, tuple[str, str | None]]:
     return kinds | {f"training_loss_{name}": ("training_loss", name) for name in names}
 
 
+def figure_title(kind: str) -> str:
+    """Return the heading of a kind of figures."""
+    return TITLES.get(kind, kind.replace("_", " ").capitalize())
+
+
 def figure_names(study: Study) -> list[str]:
     """List the figures of a study."""
     return list(figure_kinds(study))

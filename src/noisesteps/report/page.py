@@ -18,12 +18,11 @@ from pandas import DataFrame
 from noisesteps.config import Study
 from noisesteps.errors import StageError
 from noisesteps.figures import caption, figure_names
-from noisesteps.figures.inputs import TITLES as FIGURE_TITLES
-from noisesteps.figures.inputs import figure_kind
+from noisesteps.figures.inputs import figure_kind, figure_title
 from noisesteps.paths import StudyPaths
 from noisesteps.report import cells, comparison, findings, records
 from noisesteps.tables import read_table, table_names
-from noisesteps.tables.inputs import TITLES as TABLE_TITLES
+from noisesteps.tables.inputs import TITLES, table_title
 
 FOLDER = Path(__file__).parent
 TEMPLATE, STYLE, SCRIPT = "report.html.j2", "report.css", "report.js"
@@ -74,7 +73,7 @@ def _read_tables(study: Study, paths: StudyPaths) -> dict[str, DataFrame]:
     """Read every table but `fid_{dataset}`, whose rows `fid` has too."""
     parts = {f"fid_{dataset}" for dataset in study.datasets}
     names = [name for name in table_names(study) if name not in parts]
-    order = [*TABLE_TITLES, *names]
+    order = [*TITLES, *names]
     return {name: read_table(name, paths) for name in sorted(names, key=order.index)}
 
 
@@ -85,7 +84,7 @@ def _inline() -> dict[str, str]:
     """
     values = {}
     for name, file in (("style", STYLE), ("script", SCRIPT)):
-        text = "\n" + (FOLDER / file).read_text(encoding="utf-8")
+        text = (FOLDER / file).read_text(encoding="utf-8")
         digest = hashlib.sha256(text.encode()).digest()
         values[name] = text
         values[f"{name}_digest"] = f"sha256-{base64.b64encode(digest).decode()}"
@@ -216,15 +215,11 @@ def _figures(
     return [
         (
             f"figures-{kind}",
-            FIGURE_TITLES.get(kind, _words(kind)),
+            figure_title(kind),
             [_figure(name, study, paths, config_file) for name in group],
         )
         for kind, group in names
     ]
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ").capitalize()
 
 
 def _figure(name: str, study: Study, paths: StudyPaths, config_file: str) -> Figure:
@@ -252,7 +247,6 @@ def _again(config_file: str, path: Path) -> str:
 
 
 def _table(name: str, frame: DataFrame, paths: StudyPaths) -> cells.Table:
-    title = TABLE_TITLES.get(name, _words(name))
     if name.startswith("classification"):
         frame = frame.rename(
             columns=lambda column: column.replace(
@@ -260,7 +254,7 @@ def _table(name: str, frame: DataFrame, paths: StudyPaths) -> cells.Table:
             )
         )
     source = paths.table(name).as_posix()
-    return cells.make_table(f"table-{name}", title, frame, source=source)
+    return cells.make_table(f"table-{name}", table_title(name), frame, source=source)
 
 
 def _costs(found: list[records.Record]) -> cells.Table:

@@ -77,6 +77,12 @@ def comparisons(study: Study) -> list[tuple[str, str]]:
     return [pair for pair in COMPARISONS if set(pair) <= set(sets)]
 
 
+def table_title(table: str) -> str:
+    """Return what a reader calls a table; `fid_{dataset}` is called as `fid` is."""
+    name = "fid" if table.startswith("fid_") else table
+    return TITLES.get(name, name.replace("_", " ").capitalize())
+
+
 def check_table(table: str, study: Study) -> None:
     """Refuse a table that the study does not have.
 
