@@ -7,20 +7,22 @@ libraries takes.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from noisesteps.config import Study
 from noisesteps.errors import ConfigError, StageError
-from noisesteps.files import atomic, read_json, write_json
+from noisesteps.files import atomic, read_json, sweep
+from noisesteps.locks import alone, exclusive
 from noisesteps.paths import Run, StudyPaths
 from noisesteps.provenance import Provenance, code_digest
+from noisesteps.records import verify, write_record
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
+
+SET_FILES = ("images.npy", "labels.csv")  # of each training set and the test set
 
 
 def fetch(study: Study, source: str) -> None:
@@ -32,11 +34,13 @@ def fetch(study: Study, source: str) -> None:
         raise ConfigError(f"--source {source} has nothing to fetch in this study.")
     provenance = Provenance("fetch", study.settings("fetch", dataset=source))
     folder = study.resource_folder(source)
-    files = fetch_files(distribution, source, folder)
-    record = {"files": files, "provenance": provenance.record()}
-    write_json(folder / "fetched.json", record)
+    with exclusive(folder, wait=True):  # several studies may want the same files
+        files = fetch_files(distribution, source, folder)
+        record = {"files": files, "provenance": provenance.record()}
+        write_record(folder / "fetched.json", record)
 
 
+@alone(lambda paths, dataset: paths.data(dataset))
 def preprocess(study: Study, dataset: str) -> None:
     """Turn a data set into one uint8 array with a manifest."""
     from noisesteps.data import prepare
@@ -44,13 +48,31 @@ def preprocess(study: Study, dataset: str) -> None:
     settings = study.settings("preprocess", dataset=dataset)
     provenance = Provenance("preprocess", settings)
     folder = StudyPaths(study.study).data(dataset)
-    fetched = study.resource_folder(dataset) if study.distribution(dataset) else None
+    fetched = _fetched(study, dataset)
     counts = prepare(
         dataset, study.datasets[dataset], study.preprocess, study.seed, fetched, folder
     )
-    write_json(folder / "dataset.json", counts | {"provenance": provenance.record()})
+    write_record(
+        folder / "dataset.json",
+        counts | {"provenance": provenance.record()},
+        *("images.npy", "manifest.csv", "rejected.csv"),
+    )
 
 
+def _fetched(study: Study, dataset: str) -> Path | None:
+    """Return the folder of a download whose files are those that were fetched."""
+    distribution = study.distribution(dataset)
+    if distribution is None:
+        return None
+    folder = study.resource_folder(dataset)
+    if (folder / "fetched.json").exists():
+        record = _read(folder / "fetched.json", "fetch")
+        for name in distribution.files:
+            verify(folder, name, record, "fetch")
+    return folder
+
+
+@alone(lambda paths, run, device: paths.model(run))
 def train(study: Study, run: Run, device: torch.device) -> None:
     """Train one model, or go on from its checkpoint."""
     from noisesteps import devices
@@ -73,7 +95,7 @@ def train(study: Study, run: Run, device: torch.device) -> None:
         key=_key(study, "train", run),
         device=device,
         checkpoint=paths.checkpoint(run),
-        fingerprint=_fingerprint(provenance.settings, dataset["sha256"]),
+        origin=_origin(paths.model(run), provenance.settings, dataset["sha256"]),
         tracker=_tracker(study, run),
     )
     folder = paths.model(run)
@@ -97,7 +119,7 @@ def train(study: Study, run: Run, device: torch.device) -> None:
         "device": devices.describe(device),
         "provenance": provenance.record(devices.describe(device)),
     }
-    write_json(folder / "model.json", record)
+    write_record(folder / "model.json", record, "model.safetensors", "history.csv")
     paths.checkpoint(run).unlink(missing_ok=True)
 
 
@@ -138,11 +160,15 @@ def _coordinates(run: Run) -> dict[str, Any]:
     return {"dataset": run.dataset, "schedule": run.schedule, "steps": run.steps}
 
 
-def _fingerprint(settings: dict, data_sha256: str) -> str:
-    """Digest what a checkpoint must share with the run that resumes from it."""
+def _origin(model: Path, settings: dict, data_sha256: str) -> dict[str, Any]:
+    """Gather what a checkpoint must share with the run that resumes from it."""
     code = code_digest("diffusion", "models", "training")
-    text = json.dumps([settings, data_sha256, code], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return {
+        "model": model.as_posix(),
+        "settings": settings,
+        "images": data_sha256,
+        "code": code,
+    }
 
 
 def _write_history(path: Path, rows: list[dict]) -> None:
@@ -154,6 +180,7 @@ def _write_history(path: Path, rows: list[dict]) -> None:
         writer.writerows(rows)
 
 
+@alone(lambda paths, run, device: paths.samples(run))
 def sample(study: Study, run: Run, device: torch.device) -> None:
     """Generate images with one trained model, and time it."""
     from noisesteps import devices
@@ -166,7 +193,8 @@ def sample(study: Study, run: Run, device: torch.device) -> None:
     settings = study.settings("train", run)
     model = _require(paths.model(run) / "model.json", "train", settings)
     network = _network(study, run, model["image_size"])
-    load_model(paths.model(run) / "model.safetensors", network)
+    weights = verify(paths.model(run), "model.safetensors", model, "train")
+    load_model(weights, network)
     images = study.sample_images(run)
     samples = generate(
         network,
@@ -184,7 +212,7 @@ def sample(study: Study, run: Run, device: torch.device) -> None:
         "method": study.sampling.method,
         "sampling_steps": study.sampling.sampling_steps or run.steps,
         "images": images,
-        "batch_size": study.sampling.batch_size,
+        "batch_size": samples.batch_size,
         "precision": study.sampling.precision,
         "batch_seconds": samples.batch_seconds,
         "seconds": seconds,
@@ -192,7 +220,7 @@ def sample(study: Study, run: Run, device: torch.device) -> None:
         "device": devices.describe(device),
         "provenance": provenance.record(devices.describe(device)),
     }
-    write_json(folder / "sample.json", record)
+    write_record(folder / "sample.json", record, "images.npy")
 
 
 def _write_array(path: Path, array: np.ndarray) -> None:
@@ -233,6 +261,7 @@ def _read(path: Path, stage: str) -> dict:
         ) from error
 
 
+@alone(lambda paths, dataset, device: paths.reference(dataset))
 def reference(study: Study, dataset: str, device: torch.device) -> None:
     """Describe the training images by their features' mean and covariance."""
     from noisesteps import devices
@@ -251,7 +280,7 @@ def reference(study: Study, dataset: str, device: torch.device) -> None:
     statistics.save(folder / "reference.npz")
     record["dataset"] = dataset
     record["provenance"] = provenance.record(devices.describe(device))
-    write_json(folder / "reference.json", record)
+    write_record(folder / "reference.json", record, "reference.npz")
 
 
 def _extractor(study: Study, device: torch.device) -> Any:
@@ -263,21 +292,20 @@ def _extractor(study: Study, device: torch.device) -> Any:
     return load_extractor(name, folder, device, study.evaluation.batch_size, weights)
 
 
+@alone(lambda paths, run, device: paths.score(run))
 def score(study: Study, run: Run, device: torch.device) -> None:
     """Measure how far one model's samples lie from the training images."""
-    import numpy as np
-
     from noisesteps import devices
+    from noisesteps.data.array import load_samples
     from noisesteps.diffusion import Diffusion
-    from noisesteps.evaluation import Statistics
     from noisesteps.evaluation import score as score_images
 
     paths = StudyPaths(study.study)
     provenance = Provenance("score", study.settings("score", run))
     settings = study.settings("sample", run)
     _require(paths.samples(run) / "sample.json", "sample", settings)
-    images = np.load(paths.samples(run) / "images.npy", mmap_mode="r")
-    statistics = Statistics.load(paths.reference(run.dataset) / "reference.npz")
+    images = load_samples(paths.samples(run))
+    statistics = _statistics(paths.reference(run.dataset))
     extractor = _extractor(study, device)
     features, record = score_images(
         images, extractor, statistics, study.sampling.images
@@ -287,47 +315,53 @@ def score(study: Study, run: Run, device: torch.device) -> None:
     record |= _coordinates(run)
     record["terminal_signal"] = Diffusion(run.steps, run.schedule).terminal_signal
     record["provenance"] = provenance.record(devices.describe(device))
-    write_json(folder / "score.json", record)
+    write_record(folder / "score.json", record, "features.npy")
 
 
+def _statistics(folder: Path) -> Any:
+    from noisesteps.evaluation import Statistics
+
+    record = _read(folder / "reference.json", "reference")
+    return Statistics.load(verify(folder, "reference.npz", record, "reference"))
+
+
+@alone(lambda paths: paths.sets_record)
 def sets(study: Study) -> None:
     """Build Origin, Synthesis, Mix and the test set."""
-    import numpy as np
-
     from noisesteps.classification import build_sets
-    from noisesteps.data.array import load_images
+    from noisesteps.data.array import load_images, load_samples
 
     paths = StudyPaths(study.study)
     provenance = Provenance("sets", study.settings("sets"))
     chosen = study.classification
     runs = [Run(name, chosen.schedule, chosen.steps) for name in chosen.datasets]
     real = {name: load_images(paths.data(name)) for name in chosen.datasets}
-    generated = {
-        run.dataset: np.load(paths.samples(run) / "images.npy", mmap_mode="r")
-        for run in runs
-    }
+    generated = {run.dataset: load_samples(paths.samples(run)) for run in runs}
     built = build_sets(real, generated, chosen.images_per_class, study.seed)
     for name, labelled in built.items():
+        sweep(paths.set(name))
         labelled.save(paths.set(name))
     record = {
         "images": {name: len(labelled.images) for name, labelled in built.items()},
         "provenance": provenance.record(),
     }
-    write_json(paths.sets_record, record)
+    files = [f"{name}/{file}" for name in built for file in SET_FILES]
+    write_record(paths.sets_record, record, *files)
 
 
+@alone(lambda paths, *classifier: paths.classifier(*classifier[:3]))
 def classify(
     study: Study, architecture: str, set_name: str, seed: int, device: torch.device
 ) -> None:
     """Train one classifier and test it on images that no diffusion model saw."""
     from noisesteps import devices
-    from noisesteps.classification import LabelledSet, train_classifier
+    from noisesteps.classification import train_classifier
 
     paths = StudyPaths(study.study)
     provenance = Provenance("classify", study.settings("classify"))
     result = train_classifier(
-        LabelledSet.load(paths.set(set_name)),
-        LabelledSet.load(paths.set("test")),
+        _labelled_set(paths, set_name),
+        _labelled_set(paths, "test"),
         architecture,
         study.classification,
         key=(study.seed, "classify", architecture, set_name, seed),
@@ -336,9 +370,19 @@ def classify(
     record = {"architecture": architecture, "set": set_name, "seed": seed, **result}
     record["device"] = devices.describe(device)
     record["provenance"] = provenance.record(record["device"])
-    write_json(paths.classifier(architecture, set_name, seed), record)
+    write_record(paths.classifier(architecture, set_name, seed), record)
 
 
+def _labelled_set(paths: StudyPaths, name: str) -> Any:
+    from noisesteps.classification import LabelledSet
+
+    record = _read(paths.sets_record, "sets")
+    for file in SET_FILES:
+        verify(paths.sets_record.parent, f"{name}/{file}", record, "sets")
+    return LabelledSet.load(paths.set(name))
+
+
+@alone(lambda paths, table: paths.table(table))
 def tabulate(study: Study, table: str) -> None:
     """Gather records into one table."""
     from noisesteps.tables import tabulate as build_table
@@ -348,6 +392,7 @@ def tabulate(study: Study, table: str) -> None:
     write_csv(paths.table(table), build_table(table, study, paths))
 
 
+@alone(lambda paths, figure: paths.figure(figure))
 def draw(study: Study, figure: str) -> None:
     """Draw one figure, as PNG and SVG."""
     from noisesteps.figures import draw as draw_figure
@@ -355,6 +400,7 @@ def draw(study: Study, figure: str) -> None:
     draw_figure(figure, study, StudyPaths(study.study))
 
 
+@alone(lambda paths, config_file: paths.report)
 def report(study: Study, config_file: Path) -> None:
     """Write the report: one HTML file."""
     from noisesteps.report import write_report
@@ -373,7 +419,7 @@ def export_pipeline(study: Study, run: Run, output: Path) -> None:
     model = _read(paths.model(run) / "model.json", "train")
     sample = _read(paths.samples(run) / "sample.json", "sample")
     network = _network(study, run, model["image_size"])
-    load_model(paths.model(run) / "model.safetensors", network)
+    load_model(verify(paths.model(run), "model.safetensors", model, "train"), network)
     write_pipeline(
         output,
         network,
@@ -386,26 +432,11 @@ def export_pipeline(study: Study, run: Run, output: Path) -> None:
 
 def export_images(study: Study, run: Run, output: Path) -> None:
     """Write one model's generated images as an image folder."""
+    from noisesteps.data.array import load_samples
     from noisesteps.export import write_images
 
     folder = StudyPaths(study.study).samples(run)
     provenance = Provenance("export images", _coordinates(run))
     sample = _read(folder / "sample.json", "sample")
-    images = _samples(folder / "images.npy", sample["images"])
+    images = load_samples(folder)
     write_images(output, images, sample=sample, provenance=provenance.record())
-
-
-def _samples(path: Path, count: int) -> np.ndarray:
-    """Open generated images, of which there have to be `count`."""
-    import numpy as np
-
-    try:
-        images = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (FileNotFoundError, ValueError, EOFError):
-        images = ()
-    if len(images) != count:
-        raise StageError(
-            f"{path} does not hold the {count} images of sample.json; run "
-            "`noisesteps sample` again."
-        )
-    return images
