@@ -24,6 +24,10 @@ localrules:
     fetch,
 
 
+onstart:
+    hold_study()
+
+
 rule all:
     default_target: True
     input:

@@ -20,7 +20,15 @@ from noisesteps.training.ema import decay_at
 from noisesteps.training.learner import Learner
 from noisesteps.training.learning_rate import learning_rate
 from noisesteps.training.precision import Precision
-from training_runs import CPU, SETTINGS, SmallNetwork, Spoiled, some_images, train_in
+from training_runs import (
+    CPU,
+    SETTINGS,
+    THIS_RUN,
+    SmallNetwork,
+    Spoiled,
+    some_images,
+    train_in,
+)
 
 KEY = (0, "train")
 
@@ -290,7 +298,7 @@ def test_average_is_its_closed_form(decay, updates):
 def test_the_average_is_what_is_published(tmp_path):
     network = SmallNetwork()
     trained = train_in(tmp_path, network=network, ema_decay=0.9)
-    tensors = checkpoint.find(tmp_path / "checkpoint.safetensors", "this run").tensors
+    tensors = checkpoint.find(tmp_path / "checkpoint.safetensors", THIS_RUN).tensors
     for name, weight in trained.state_dict.items():
         assert torch.equal(weight, tensors[f"average/{name}"])
         assert not torch.equal(weight, tensors[f"weights/{name}"])
@@ -321,7 +329,7 @@ def test_a_few_overflowing_fp16_gradients_are_skipped(tmp_path):
     network = Spoiled(range(2, 5), gradient=math.inf)
     trained = train_in(tmp_path, network=network, precision="fp16")
     assert trained.optimizer_steps == 12
-    record = checkpoint.find(tmp_path / "checkpoint.safetensors", "this run").record
+    record = checkpoint.find(tmp_path / "checkpoint.safetensors", THIS_RUN).record
     assert record["loss_scale"]["scale"] == 65536 / 2**3
 
 
@@ -344,7 +352,7 @@ def test_a_loss_that_is_not_finite_ends_training(tmp_path, value, log_steps):
     message = str(caught.value)
     assert "at update 8 (epoch 3)" in message
     assert "the last good checkpoint is that of update 6" in message
-    found = checkpoint.find(tmp_path / "checkpoint.safetensors", "this run")
+    found = checkpoint.find(tmp_path / "checkpoint.safetensors", THIS_RUN)
     assert found.record["progress"]["update"] == 6
     assert all(tensor.isfinite().all() for tensor in found.tensors.values())
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from noisesteps.errors import StageError
 from noisesteps.models import UNet
 from noisesteps.training import Interrupted, Observer, checkpoint
-from training_runs import SmallNetwork, Spoiled, StopAt, train_in
+from training_runs import THIS_RUN, SmallNetwork, Spoiled, StopAt, train_in
 
 UPDATES = 12
 ALL_STATE = {"ema_decay": 0.9, "gradient_clip": 1.0}
@@ -79,7 +79,7 @@ def test_resume_keeps_the_loss_scale(tmp_path):
     with pytest.raises(Interrupted):
         train_in(tmp_path, network=overflows_once, tracker=StopAt(4), **values)
     train_in(tmp_path, **values)
-    found = checkpoint.find(tmp_path / "checkpoint.safetensors", "this run")
+    found = checkpoint.find(tmp_path / "checkpoint.safetensors", THIS_RUN)
     scale = found.record["loss_scale"]
     assert scale["scale"] == 65536 / 2
     assert scale["_growth_tracker"] == 4  # updates 3 to 6
@@ -107,7 +107,7 @@ def test_a_finished_training_is_not_repeated(undisturbed, tmp_path):
 def test_training_time_adds_up(tmp_path):
     with pytest.raises(Interrupted):
         train_in(tmp_path, tracker=StopAt(6))
-    found = checkpoint.find(tmp_path / "checkpoint.safetensors", "this run")
+    found = checkpoint.find(tmp_path / "checkpoint.safetensors", THIS_RUN)
     before = found.record["progress"]["seconds"]
     trained = train_in(tmp_path)
     assert trained.seconds > before > 0
@@ -126,7 +126,7 @@ def test_a_signal_finishes_the_update_and_keeps_the_work(tmp_path, number, code)
     assert caught.value.exit_code == code
     assert signal.Signals(number).name in str(caught.value)
     assert "after update 5 of 12" in str(caught.value)
-    found = checkpoint.find(tmp_path / "checkpoint.safetensors", "this run")
+    found = checkpoint.find(tmp_path / "checkpoint.safetensors", THIS_RUN)
     assert found.record["progress"]["update"] == 5
     assert found.record["epoch"] == 1
     assert signal.getsignal(number) is before
@@ -184,7 +184,7 @@ def test_a_killed_process_is_made_good_by_a_rerun(tmp_path, in_one_go, number, c
     assert process.returncode == code
     assert not (tmp_path / "model.pt").exists()
 
-    found = checkpoint.find(tmp_path / "checkpoint.safetensors", "this run")
+    found = checkpoint.find(tmp_path / "checkpoint.safetensors", THIS_RUN)
     assert found.record["progress"]["update"] >= 18
     rerun = start(tmp_path)
     first = int(rerun.stdout.readline())
@@ -214,13 +214,13 @@ def test_the_rolling_checkpoint_follows_its_period(tmp_path):
             self.seen = []
 
         def log(self, point):
-            found = checkpoint.find(tmp_path / "checkpoint.safetensors", "this run")
+            found = checkpoint.find(tmp_path / "checkpoint.safetensors", THIS_RUN)
             self.seen.append(found and found.record["progress"]["update"])
 
     watch = Watch()
     train_in(tmp_path, epochs=5, checkpoint_epochs=2, tracker=watch)
     assert watch.seen == [None] * 6 + [6] * 6 + [12] * 3
-    found = checkpoint.find(tmp_path / "checkpoint.safetensors", "this run")
+    found = checkpoint.find(tmp_path / "checkpoint.safetensors", THIS_RUN)
     assert found.record["progress"]["update"] == 15
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.safetensors"]
 
@@ -245,34 +245,34 @@ def test_any_flipped_bit_is_detected(stopped, tmp_path_factory, data):
     damaged[position] ^= 1 << data.draw(st.integers(0, 7))
     path = tmp_path_factory.mktemp("flipped") / "checkpoint.safetensors"
     path.write_bytes(damaged)
-    assert checkpoint.find(path, "this run") is None
+    assert checkpoint.find(path, THIS_RUN) is None
 
 
 @pytest.mark.parametrize("kept", [0, 4, 300, -1])
 def test_a_truncated_checkpoint_is_not_used(stopped, tmp_path, kept, caplog):
     path = tmp_path / "checkpoint.safetensors"
     path.write_bytes(stopped[:kept])
-    assert checkpoint.find(path, "this run") is None
+    assert checkpoint.find(path, THIS_RUN) is None
     assert "is damaged" in caplog.text
 
 
 def test_a_whole_checkpoint_is_used(stopped, tmp_path):
     path = tmp_path / "checkpoint.safetensors"
     path.write_bytes(stopped)
-    assert checkpoint.find(path, "this run").record["progress"]["update"] == 5
+    assert checkpoint.find(path, THIS_RUN).record["progress"]["update"] == 5
 
 
 def test_a_foreign_checkpoint_is_not_used(stopped, tmp_path, caplog):
     (tmp_path / "checkpoint.safetensors").write_bytes(stopped)
-    fresh = train_in(tmp_path / "fresh", fingerprint="another", **ALL_STATE)
-    trained = train_in(tmp_path, fingerprint="another", **ALL_STATE)
-    assert "another configuration" in caplog.text
+    fresh = train_in(tmp_path / "fresh", origin={"code": "another"}, **ALL_STATE)
+    trained = train_in(tmp_path, origin={"code": "another"}, **ALL_STATE)
+    assert "which differs in code;" in caplog.text
     assert same(trained, fresh)
 
 
 def test_the_previous_checkpoint_outlives_a_failed_write(tmp_path, monkeypatch):
     path = tmp_path / "checkpoint.safetensors"
-    checkpoint.save(path, {"x": torch.ones(3)}, {"fingerprint": "f"})
+    checkpoint.save(path, {"x": torch.ones(3)}, {"origin": {}})
     before = path.read_bytes()
 
     def fill_the_disk(tensors, temporary, metadata):
@@ -281,7 +281,7 @@ def test_the_previous_checkpoint_outlives_a_failed_write(tmp_path, monkeypatch):
 
     monkeypatch.setattr(checkpoint, "save_file", fill_the_disk)
     with pytest.raises(StageError, match="No space left on device"):
-        checkpoint.save(path, {"x": torch.zeros(3)}, {"fingerprint": "f"})
+        checkpoint.save(path, {"x": torch.zeros(3)}, {"origin": {}})
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
@@ -289,5 +289,5 @@ def test_the_previous_checkpoint_outlives_a_failed_write(tmp_path, monkeypatch):
 def test_half_written_files_of_killed_processes_are_removed(tmp_path):
     leftover = tmp_path / ".checkpoint.12345.partial.safetensors"
     leftover.write_bytes(b"half")
-    assert checkpoint.find(tmp_path / "checkpoint.safetensors", "f") is None
+    assert checkpoint.find(tmp_path / "checkpoint.safetensors", {}) is None
     assert not leftover.exists()

@@ -170,7 +170,7 @@ def test_curves_of_a_resumed_training_have_each_update_once(tmp_path):
 def test_a_new_training_hides_the_curves_of_an_old_one(tmp_path):
     logs = tmp_path / "logs"
     train_in(tmp_path, tracker=tracker_in(logs))
-    train_in(tmp_path, tracker=tracker_in(logs), fingerprint="new", epochs=1)
+    train_in(tmp_path, tracker=tracker_in(logs), origin={"code": "new"}, epochs=1)
     assert [step for step, _ in scalars(logs, "loss")] == [1, 2, 3]
 
 

@@ -20,6 +20,7 @@ from noisesteps.diffusion import Diffusion
 from noisesteps.training import Interrupted, Observer, Trained, train
 
 CPU = torch.device("cpu")
+THIS_RUN = {"code": "this run"}
 SETTINGS = {
     "batch_size": 4,
     "learning_rate": 1e-2,
@@ -88,7 +89,7 @@ def train_in(
     network: nn.Module | None = None,
     images: np.ndarray | None = None,
     epochs: int = 4,
-    fingerprint: str = "this run",
+    origin: dict = THIS_RUN,
     tracker: Observer | None = None,
     **settings,
 ) -> Trained:
@@ -102,7 +103,7 @@ def train_in(
         key=(0, "train", "toy", "linear_scaled", 10),
         device=CPU,
         checkpoint=folder / "checkpoint.safetensors",
-        fingerprint=fingerprint,
+        origin=origin,
         tracker=tracker or Observer(),
     )
 

@@ -39,6 +39,10 @@ class Program(click.Group):
                 f"{place}{error.strerror or error}; free space or mend the "
                 "permissions, and run the same command again."
             )
+        except RuntimeError as error:
+            if type(error).__name__ != "OutOfMemoryError":  # torch's, not imported here
+                raise
+            _give_up("the device's memory is too small; lower the stage's batch_size.")
 
     def list_commands(self, context: click.Context) -> list[str]:
         """List the stages in the order in which data flows through them."""

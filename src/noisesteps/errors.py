@@ -28,3 +28,9 @@ class DivergedError(NoisestepsError):
     """Training produced a loss that is not a finite number."""
 
     exit_code = 3
+
+
+class BusyError(NoisestepsError):
+    """Another process is writing the same output."""
+
+    exit_code = 4

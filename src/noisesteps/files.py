@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from noisesteps.errors import StageError
+
+UNWRITABLE = {
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO,
+    errno.EACCES, errno.EPERM,
+}  # fmt: skip
+DIGEST = "record_sha256"  # the key under which a record holds its own checksum
 
 
 @contextmanager
@@ -19,17 +29,62 @@ def atomic(path: str | Path) -> Iterator[Path]:
     format by it. The data and the directory entry are flushed to the disk, so a
     file that exists under its final name is whole even after a power cut.
     On an exception the temporary file is removed and `path` is left as it was.
+
+    Raises
+    ------
+    StageError
+        If the file cannot be written, for example because the disk is full.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:
-        yield temporary
-        _flush(temporary)
-        temporary.replace(path)
-        _flush(path.parent)
+        with writing(path, temporary):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            _flush(temporary)
+            temporary.replace(path)
+            _flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Turn a full disk, and the like, into a sentence that names `path`.
+
+    Errors of the network, or of other files, pass unchanged.
+
+    Raises
+    ------
+    StageError
+        If `path`, or its temporary name, cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        # NumPy and Pillow raise a bare OSError, without a number, after a short write.
+        bare = type(error) is OSError and error.errno is None
+        places = (path, temporary, *path.parents)
+        elsewhere = error.filename and Path(error.filename) not in places
+        if elsewhere or not (bare or error.errno in UNWRITABLE):
+            raise
+        raise StageError(
+            f"{path} cannot be written ({error.strerror or error}); free space or "
+            "mend the folder's permissions, and run the same command again."
+        ) from error
+
+
+def sweep(output: Path) -> None:
+    """Remove what killed processes left half written of `output`, a file or a folder.
+
+    Only for the process that holds the lock of `output`: nobody else writes it then.
+    """
+    folder, stem = (output, None) if output.is_dir() else (output.parent, output.stem)
+    name = re.escape(stem) if stem else r".+"
+    leftover = re.compile(rf"\.{name}\.\d+\.partial(\..+)?")
+    for path in folder.glob(".*.partial*"):
+        if leftover.fullmatch(path.name) and path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def _flush(path: Path) -> None:
@@ -52,8 +107,23 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """Read a JSON file."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    """Read a JSON file; a record, which holds its own checksum, is compared with it.
+
+    Raises
+    ------
+    ValueError
+        If the file is no JSON, or a record whose values have changed.
+    """
+    value = json.loads(Path(path).read_text(encoding="utf-8"))
+    if isinstance(value, dict) and value.pop(DIGEST, None) not in (None, digest(value)):
+        raise ValueError("its SHA-256 does not match")
+    return value
+
+
+def digest(value: Any) -> str:
+    """Return the sha256 of a JSON value, whatever its spaces and the order of keys."""
+    text = json.dumps(value, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def checksum(path: str | Path, algorithm: str = "sha256") -> str:

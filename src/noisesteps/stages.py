@@ -7,20 +7,23 @@ libraries takes.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from noisesteps.config import Study
 from noisesteps.errors import ConfigError, StageError
-from noisesteps.files import atomic, read_json, write_json
+from noisesteps.files import atomic, read_json
+from noisesteps.locks import alone, exclusive
 from noisesteps.paths import Run, StudyPaths
 from noisesteps.provenance import Provenance, code_digest
+from noisesteps.records import verify, write_record
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
+
+REFERENCE_FILES = ("reference.npz", "features.npy")
+SET_FILES = ("images.npy", "labels.csv")  # of each training set and the test set
 
 
 def fetch(study: Study, source: str) -> None:
@@ -32,11 +35,13 @@ def fetch(study: Study, source: str) -> None:
         raise ConfigError(f"--source {source} has nothing to fetch in this study.")
     provenance = Provenance("fetch", study.settings("fetch", dataset=source))
     folder = study.resource_folder(source)
-    files = fetch_files(distribution, source, folder)
-    record = {"files": files, "provenance": provenance.record()}
-    write_json(folder / "fetched.json", record)
+    with exclusive(folder, wait=True):  # several studies may want the same files
+        files = fetch_files(distribution, source, folder)
+        record = {"files": files, "provenance": provenance.record()}
+        write_record(folder / "fetched.json", record)
 
 
+@alone(lambda paths, dataset: paths.data(dataset))
 def preprocess(study: Study, dataset: str) -> None:
     """Turn a data set into one uint8 array with a manifest."""
     from noisesteps.data import prepare
@@ -44,13 +49,31 @@ def preprocess(study: Study, dataset: str) -> None:
     settings = study.settings("preprocess", dataset=dataset)
     provenance = Provenance("preprocess", settings)
     folder = StudyPaths(study.study).data(dataset)
-    fetched = study.resource_folder(dataset) if study.distribution(dataset) else None
+    fetched = _fetched(study, dataset)
     counts = prepare(
         dataset, study.datasets[dataset], study.preprocess, study.seed, fetched, folder
     )
-    write_json(folder / "dataset.json", counts | {"provenance": provenance.record()})
+    write_record(
+        folder / "dataset.json",
+        counts | {"provenance": provenance.record()},
+        *("images.npy", "manifest.csv", "rejected.csv"),
+    )
 
 
+def _fetched(study: Study, dataset: str) -> Path | None:
+    """Return the folder of a download whose files are those that were fetched."""
+    distribution = study.distribution(dataset)
+    if distribution is None:
+        return None
+    folder = study.resource_folder(dataset)
+    if (folder / "fetched.json").exists():
+        record = _read(folder / "fetched.json", "fetch")
+        for name in distribution.files:
+            verify(folder, name, record, "fetch")
+    return folder
+
+
+@alone(lambda paths, run, device: paths.model(run))
 def train(study: Study, run: Run, device: torch.device) -> None:
     """Train one model, or go on from its checkpoint."""
     from noisesteps import devices
@@ -73,7 +96,7 @@ def train(study: Study, run: Run, device: torch.device) -> None:
         key=_key(study, "train", run),
         device=device,
         checkpoint=paths.checkpoint(run),
-        fingerprint=_fingerprint(provenance.settings, dataset["sha256"]),
+        origin=_origin(paths.model(run), provenance.settings, dataset["sha256"]),
         tracker=_tracker(study, run),
     )
     folder = paths.model(run)
@@ -97,7 +120,7 @@ def train(study: Study, run: Run, device: torch.device) -> None:
         "device": devices.describe(device),
         "provenance": provenance.record(devices.describe(device)),
     }
-    write_json(folder / "model.json", record)
+    write_record(folder / "model.json", record, "model.safetensors", "history.csv")
     paths.checkpoint(run).unlink(missing_ok=True)
 
 
@@ -156,11 +179,15 @@ def _coordinates(run: Run) -> dict[str, Any]:
     }
 
 
-def _fingerprint(settings: dict, data_sha256: str) -> str:
-    """Digest what a checkpoint must share with the run that resumes from it."""
+def _origin(model: Path, settings: dict, data_sha256: str) -> dict[str, Any]:
+    """Gather what a checkpoint must share with the run that resumes from it."""
     code = code_digest("diffusion", "models", "training")
-    text = json.dumps([settings, data_sha256, code], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return {
+        "model": model.as_posix(),
+        "settings": settings,
+        "images": data_sha256,
+        "code": code,
+    }
 
 
 def _write_rows(path: Path, rows: list[dict]) -> None:
@@ -172,6 +199,7 @@ def _write_rows(path: Path, rows: list[dict]) -> None:
         writer.writerows(rows)
 
 
+@alone(lambda paths, run, device: paths.samples(run))
 def sample(study: Study, run: Run, device: torch.device) -> None:
     """Generate images with one trained model, and time it."""
     from noisesteps import devices
@@ -185,7 +213,8 @@ def sample(study: Study, run: Run, device: torch.device) -> None:
     trained = paths.model(run.model)
     model = _require(trained / "model.json", "train", settings)
     network = _network(study, run.model, model["image_size"])
-    load_model(trained / "model.safetensors", network)
+    weights = verify(trained, "model.safetensors", model, "train")
+    load_model(weights, network)
     images, sampling = study.sample_images(run), study.sampling_of(run)
     samples = generate(
         network,
@@ -203,7 +232,7 @@ def sample(study: Study, run: Run, device: torch.device) -> None:
         "method": sampling.method,
         "sampling_steps": sampling.sampling_steps or run.steps,
         "images": images,
-        "batch_size": sampling.batch_size,
+        "batch_size": samples.batch_size,
         "precision": sampling.precision,
         "batch_seconds": samples.batch_seconds,
         "seconds": seconds,
@@ -211,7 +240,7 @@ def sample(study: Study, run: Run, device: torch.device) -> None:
         "device": devices.describe(device),
         "provenance": provenance.record(devices.describe(device)),
     }
-    write_json(folder / "sample.json", record)
+    write_record(folder / "sample.json", record, "images.npy")
 
 
 def _write_array(path: Path, array: np.ndarray) -> None:
@@ -252,6 +281,7 @@ def _read(path: Path, stage: str) -> dict:
         ) from error
 
 
+@alone(lambda paths, dataset, device: paths.reference(dataset))
 def reference(study: Study, dataset: str, device: torch.device) -> None:
     """Describe the training images by their features, and score held-out ones."""
     from noisesteps import devices
@@ -274,7 +304,7 @@ def reference(study: Study, dataset: str, device: torch.device) -> None:
     _write_array(folder / "features.npy", described.features)
     record["dataset"] = dataset
     record["provenance"] = provenance.record(devices.describe(device))
-    write_json(folder / "reference.json", record)
+    write_record(folder / "reference.json", record, *REFERENCE_FILES)
 
 
 def _extractor(study: Study, device: torch.device) -> Any:
@@ -286,11 +316,11 @@ def _extractor(study: Study, device: torch.device) -> Any:
     return load_extractor(name, folder, device, study.evaluation.batch_size, weights)
 
 
+@alone(lambda paths, run, device: paths.score(run))
 def score(study: Study, run: Run, device: torch.device) -> None:
     """Measure how far one model's samples lie from the training images."""
-    import numpy as np
-
     from noisesteps import devices
+    from noisesteps.data.array import load_samples
     from noisesteps.diffusion import Diffusion
     from noisesteps.evaluation import score as score_images
 
@@ -298,7 +328,7 @@ def score(study: Study, run: Run, device: torch.device) -> None:
     provenance = Provenance("score", study.settings("score", run))
     settings = study.settings("sample", run)
     sampled = _require(paths.samples(run) / "sample.json", "sample", settings)
-    images = np.load(paths.samples(run) / "images.npy", mmap_mode="r")
+    images = load_samples(paths.samples(run))
     reference, real = _reference(study, run.dataset)
     features, neighbours, record = score_images(
         images,
@@ -316,7 +346,7 @@ def score(study: Study, run: Run, device: torch.device) -> None:
     record["seconds_per_image"] = sampled["seconds_per_image"]
     record["terminal_signal"] = Diffusion(run.steps, run.schedule).terminal_signal
     record["provenance"] = provenance.record(devices.describe(device))
-    write_json(folder / "score.json", record)
+    write_record(folder / "score.json", record, "features.npy", "nearest.csv")
 
 
 def _reference(study: Study, dataset: str) -> tuple[Any, dict[str, Any]]:
@@ -330,47 +360,48 @@ def _reference(study: Study, dataset: str) -> tuple[Any, dict[str, Any]]:
     folder = paths.reference(dataset)
     settings = study.settings("reference", dataset=dataset)
     record = _require(folder / "reference.json", "reference", settings)
+    statistics, features = (
+        verify(folder, name, record, "reference") for name in REFERENCE_FILES
+    )
     reference = Reference(
-        Statistics.load(folder / "reference.npz"),
-        np.load(folder / "features.npy", mmap_mode="r"),
+        Statistics.load(statistics),
+        np.load(features, mmap_mode="r", allow_pickle=False),
         load_images(paths.data(dataset)).train,
     )
     return reference, record["nearest"]
 
 
+@alone(lambda paths, name: paths.set(name))
 def sets(study: Study, name: str) -> None:
     """Build one of the sets that classifiers learn from, or the test set."""
-    import numpy as np
-
     from noisesteps.classification import build_set
-    from noisesteps.data.array import load_images
+    from noisesteps.data.array import load_images, load_samples
 
     paths = StudyPaths(study.study)
     provenance = Provenance("sets", study.settings("sets"))
     chosen = study.classification
     real = {part: load_images(paths.data(part)) for part in chosen.datasets}
-    generated = {
-        run.dataset: np.load(paths.samples(run) / "images.npy", mmap_mode="r")
-        for run in study.runs_of_set(name)
-    }
+    runs = study.runs_of_set(name)
+    generated = {run.dataset: load_samples(paths.samples(run)) for run in runs}
     built = build_set(name, real, generated, chosen.images_per_class, study.seed)
     built.save(paths.set(name))
     record = {"set": name, "images": len(built), "provenance": provenance.record()}
-    write_json(paths.set(name) / "set.json", record)
+    write_record(paths.set(name) / "set.json", record, *SET_FILES)
 
 
+@alone(lambda paths, *classifier: paths.classifier(*classifier[:3]))
 def classify(
     study: Study, architecture: str, set_name: str, seed: int, device: torch.device
 ) -> None:
     """Train one classifier and test it on images that no diffusion model saw."""
     from noisesteps import devices
-    from noisesteps.classification import LabelledSet, train_classifier
+    from noisesteps.classification import train_classifier
 
     paths = StudyPaths(study.study)
     provenance = Provenance("classify", study.settings("classify"))
     result = train_classifier(
-        LabelledSet.load(paths.set(set_name)),
-        LabelledSet.load(paths.set("test")),
+        _labelled_set(paths, set_name),
+        _labelled_set(paths, "test"),
         architecture,
         study.classification,
         key=(study.seed, "classify", architecture, seed),
@@ -379,9 +410,20 @@ def classify(
     record = {"architecture": architecture, "set": set_name, "seed": seed, **result}
     record["device"] = devices.describe(device)
     record["provenance"] = provenance.record(record["device"])
-    write_json(paths.classifier(architecture, set_name, seed), record)
+    write_record(paths.classifier(architecture, set_name, seed), record)
 
 
+def _labelled_set(paths: StudyPaths, name: str) -> Any:
+    from noisesteps.classification import LabelledSet
+
+    folder = paths.set(name)
+    record = _read(folder / "set.json", "sets")
+    for file in SET_FILES:
+        verify(folder, file, record, "sets")
+    return LabelledSet.load(folder)
+
+
+@alone(lambda paths, table: paths.table(table))
 def tabulate(study: Study, table: str) -> None:
     """Gather records into one table."""
     from noisesteps.tables import tabulate as build_table
@@ -391,6 +433,7 @@ def tabulate(study: Study, table: str) -> None:
     write_csv(paths.table(table), build_table(table, study, paths))
 
 
+@alone(lambda paths, figure: paths.figure(figure))
 def draw(study: Study, figure: str) -> None:
     """Draw one figure, as PNG and SVG."""
     from noisesteps.figures import draw as draw_figure
@@ -398,6 +441,7 @@ def draw(study: Study, figure: str) -> None:
     draw_figure(figure, study, StudyPaths(study.study))
 
 
+@alone(lambda paths, config_file: paths.report)
 def report(study: Study, config_file: Path) -> None:
     """Write the report: one HTML file."""
     from noisesteps.report import write_report
@@ -416,7 +460,7 @@ def export_pipeline(study: Study, run: Run, output: Path) -> None:
     model = _read(paths.model(run) / "model.json", "train")
     sample = _read(paths.samples(run) / "sample.json", "sample")
     network = _network(study, run, model["image_size"])
-    load_model(paths.model(run) / "model.safetensors", network)
+    load_model(verify(paths.model(run), "model.safetensors", model, "train"), network)
     write_pipeline(
         output,
         network,
@@ -429,26 +473,11 @@ def export_pipeline(study: Study, run: Run, output: Path) -> None:
 
 def export_images(study: Study, run: Run, output: Path) -> None:
     """Write one model's generated images as an image folder."""
+    from noisesteps.data.array import load_samples
     from noisesteps.export import write_images
 
     folder = StudyPaths(study.study).samples(run)
     provenance = Provenance("export images", _coordinates(run))
     sample = _read(folder / "sample.json", "sample")
-    images = _samples(folder / "images.npy", sample["images"])
+    images = load_samples(folder)
     write_images(output, images, sample=sample, provenance=provenance.record())
-
-
-def _samples(path: Path, count: int) -> np.ndarray:
-    """Open generated images, of which there have to be `count`."""
-    import numpy as np
-
-    try:
-        images = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (FileNotFoundError, ValueError, EOFError):
-        images = ()
-    if len(images) != count:
-        raise StageError(
-            f"{path} does not hold the {count} images of sample.json; run "
-            "`noisesteps sample` again."
-        )
-    return images

@@ -25,8 +25,10 @@ rule classify:
     input:
         images="results/{study}/sets/{set}/images.npy",
         labels="results/{study}/sets/{set}/labels.csv",
+        record="results/{study}/sets/{set}/set.json",
         test_images="results/{study}/sets/test/images.npy",
         test_labels="results/{study}/sets/test/labels.csv",
+        test_record="results/{study}/sets/test/set.json",
     output:
         "results/{study}/classification/{architecture}/{set}/seed{seed}.json",
     log:

@@ -1,7 +1,9 @@
 """What the rules share: the validated study, wildcard constraints, input functions."""
 
+import atexit
 import os
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import get_args
 
@@ -16,6 +18,7 @@ from noisesteps import figures, tables
 from noisesteps.config import SetName, Study, load_study
 from noisesteps.errors import NoisestepsError
 from noisesteps.figures.inputs import figure_kind, figure_title
+from noisesteps.locks import exclusive
 from noisesteps.paths import Run, StudyPaths
 from noisesteps.tables.inputs import table_title
 
@@ -62,6 +65,22 @@ envvars:
     "PYTHONPATH",
 
 
+def hold_study():
+    """Refuse a second Snakemake on the study, until this process ends.
+
+    Snakemake's own lock outlives a kill and then has to be removed by hand; the profiles
+    turn it off.
+    """
+    if not workflow.is_main_process:
+        return
+    try:
+        LOCKS.enter_context(exclusive(StudyPaths(STUDY.study).root))
+    except NoisestepsError as error:
+        sys.exit(f"noisesteps: error: {error}")
+
+
+LOCKS = ExitStack()
+atexit.register(LOCKS.close)
 FIGURES = figures.figure_names(STUDY)
 TABLES = tables.table_names(STUDY)
 RESULT = "results/{study}"

@@ -1,4 +1,4 @@
-"""The array of a data set, as every later stage reads it."""
+"""The arrays of a data set and of a run's samples, as later stages read them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from noisesteps.errors import StageError
 from noisesteps.files import read_json
+from noisesteps.records import verify
 
 MANIFEST_COLUMNS = ("index", "source", "sha256", "label", "split")
 
@@ -33,15 +34,18 @@ class Images:
 def load_images(folder: str | Path) -> Images:
     """Open `images.npy` of `folder`, split by the counts in `dataset.json`.
 
+    The whole array is read once, to compare its checksum.
+
     Raises
     ------
     StageError
-        If a file is missing, or the array is not what `dataset.json` says.
+        If a file is missing, or the array is not the one that `dataset.json` was
+        written for.
     """
     folder = Path(folder)
-    path = folder / "images.npy"
     try:
         counts = read_json(folder / "dataset.json")
+        path = verify(folder, "images.npy", counts, "preprocess")
         images = np.load(path, mmap_mode="r", allow_pickle=False)
         train, held_out, size = (
             counts[key] for key in ("train", "held_out", "image_size")
@@ -53,6 +57,40 @@ def load_images(folder: str | Path) -> Images:
     if images.shape != (train + held_out, 3, size, size) or images.dtype != np.uint8:
         raise _unprepared(folder, "images.npy does not match dataset.json")
     return Images(train=images[:train], held_out=images[train:])
+
+
+def load_samples(folder: str | Path) -> np.ndarray:
+    """Open the `images.npy` of a run's samples, uint8 (N, 3, H, W), RGB.
+
+    Raises
+    ------
+    StageError
+        If a file is missing, or the array is not the one that `sample.json` was
+        written for.
+    """
+    folder = Path(folder)
+    path = folder / "images.npy"
+    try:
+        record = read_json(folder / "sample.json")
+        verify(folder, "images.npy", record, "sample")
+        images = np.load(path, mmap_mode="r", allow_pickle=False)
+        count = record["images"]
+    except FileNotFoundError as error:
+        raise StageError(
+            f"{error.filename} is missing; run `noisesteps sample` first."
+        ) from error
+    except (KeyError, TypeError, ValueError, EOFError, OSError) as error:
+        raise StageError(
+            f"{folder} holds no samples (its files cannot be read); run `noisesteps "
+            "sample` again."
+        ) from error
+    right_shape = images.ndim == 4 and images.shape[:2] == (count, 3)
+    if images.dtype != np.uint8 or not right_shape:
+        raise StageError(
+            f"{path} holds {images.dtype} {images.shape}, not the {count} images of "
+            "sample.json; remove it and run `noisesteps sample` again."
+        )
+    return images
 
 
 def manifest(folder: str | Path) -> list[dict[str, str]]:

@@ -325,11 +325,12 @@ def _write(outcome: _Outcome, scratch: _Scratch, output: Path) -> None:
     _write_csv(output / "rejected.csv", ("source", "reason"), rejected)
     images = scratch.images()
     shape = (len(outcome.rows), *scratch.shape)
-    with atomic(output / "images.npy") as temporary:
-        array = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
-        for index, row in enumerate(outcome.rows):
-            array[index] = images[row.place]
-        array.flush()
+    # Written, not mapped: on a full disk a store to mapped memory ends in SIGBUS.
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    with atomic(output / "images.npy") as temporary, temporary.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for row in outcome.rows:
+            file.write(images[row.place].tobytes())
 
 
 def _write_csv(path: Path, columns: Iterable[str], rows: Iterable[tuple]) -> None:

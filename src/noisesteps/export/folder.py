@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 from collections.abc import Iterator
@@ -9,18 +10,22 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from noisesteps.errors import StageError
+from noisesteps.locks import exclusive
 
 
 @contextmanager
 def new_folder(path: str | Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; rename it to `path` on success.
 
-    On an exception the temporary folder is removed and `path` is left as it was.
+    On an exception the temporary folder is removed and `path` is left as it was; what a
+    killed process left is removed by the next one.
 
     Raises
     ------
     StageError
         If `path` is a file, or a folder with something in it.
+    BusyError
+        If another process writes it.
     """
     path = Path(path)
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
@@ -30,9 +35,12 @@ def new_folder(path: str | Path) -> Iterator[Path]:
         )
     target = path.resolve()
     temporary = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    temporary.mkdir(parents=True)
-    try:
-        yield temporary
-        temporary.replace(target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with exclusive(target):
+        for leftover in target.parent.glob(f".{glob.escape(target.name)}.*.partial"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        temporary.mkdir()
+        try:
+            yield temporary
+            temporary.replace(target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)

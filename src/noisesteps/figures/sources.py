@@ -40,20 +40,9 @@ def generated_images(run: Run, paths: StudyPaths) -> np.ndarray:
     StageError
         If the run has not been sampled, or its samples are not such an array.
     """
-    path = _require(paths.samples(run) / "images.npy", "sample")
-    try:
-        images = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise StageError(
-            f"{path} cannot be read ({error}); remove it and run the stage sample "
-            "again."
-        ) from error
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != 3:
-        raise StageError(
-            f"{path} holds {images.dtype} {images.shape}, not uint8 (N, 3, H, W); "
-            "remove it and run the stage sample again."
-        )
-    return images
+    from noisesteps.data.array import load_samples
+
+    return load_samples(_require(paths.samples(run) / "images.npy", "sample").parent)
 
 
 def history(run: Run, paths: StudyPaths) -> DataFrame:

@@ -15,13 +15,22 @@ from noisesteps.files import atomic
 
 
 def save_state(path: str | Path, state: Mapping[str, torch.Tensor]) -> None:
-    """Write a state dict atomically; any device and memory layout will do."""
+    """Write a state dict atomically; any device and memory layout will do.
+
+    Raises
+    ------
+    StageError
+        If the file cannot be written, for example because the disk is full.
+    """
     plain = {
         name: tensor.detach().to("cpu", memory_format=torch.contiguous_format)
         for name, tensor in state.items()
     }
     with atomic(path) as temporary:
-        safetensors.torch.save_file(plain, temporary, metadata={"format": "pt"})
+        try:
+            safetensors.torch.save_file(plain, temporary, metadata={"format": "pt"})
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
 
 
 def save_model(path: str | Path, network: nn.Module) -> None:

@@ -38,11 +38,15 @@ class Samples:
     images
         uint8 (N,3,H,W), RGB.
     batch_seconds
-        Wall time of each batch, the device's work included.
+        Wall time of each batch, the device's work included. What ran out of memory is
+        not counted.
+    batch_size
+        Images in a batch: `sampling.batch_size`, or the last half of it that fitted.
     """
 
     images: np.ndarray
     batch_seconds: list[float]
+    batch_size: int
 
 
 def generate(
@@ -61,7 +65,8 @@ def generate(
     An image depends on its number and the key alone: not on `images`, `first` or
     `sampling.batch_size`. To the last bit this holds as far as the convolutions and
     normalisations sum in one order whatever the batch; some kernels do not, and then
-    an image can differ by rounding, that is by one grey level in few pixels.
+    an image can differ by rounding, that is by one grey level in few pixels. A batch
+    that does not fit into the device's memory can therefore be halved, and is.
 
     Parameters
     ----------
@@ -95,7 +100,8 @@ def generate(
     ConfigError
         If `sampling.sampling_steps` exceeds T.
     StageError
-        If the network's predictions are not finite.
+        If the network's predictions are not finite, or the device's memory too small
+        for one image.
     """
     process = diffusion.respaced(sampling.sampling_steps or diffusion.steps)
     network.to(device=device, memory_format=torch.channels_last)
@@ -108,16 +114,37 @@ def generate(
         _autocast(device, sampling.precision),
     ):
         embeddings = _embed(network, process, device)
-        for start in range(0, images, sampling.batch_size):
-            stop = min(start + sampling.batch_size, images)
+        start, size = 0, sampling.batch_size
+        while start < images:
+            stop = min(start + size, images)
             began = time.perf_counter()
             noise = ImageNoise(key, range(first + start, first + stop), shape, device)
-            batch = _denoise(network, process, sampling.method, embeddings, noise)
-            done[start:stop] = to_uint8(batch).cpu().numpy()
+            try:
+                batch = _denoise(network, process, sampling.method, embeddings, noise)
+                done[start:stop] = to_uint8(batch).cpu().numpy()
+            except torch.OutOfMemoryError:
+                size = _halved(stop - start, device)
+                continue
             synchronize(device)
             batch_seconds.append(time.perf_counter() - began)
             report(stop, images)
-    return Samples(done, batch_seconds)
+            start = stop
+    return Samples(done, batch_seconds, size)
+
+
+def _halved(size: int, device: torch.device) -> int:
+    """Return the size of the next try after a batch that did not fit."""
+    if size == 1:
+        raise StageError(
+            f"One image does not fit into the memory of {device}; free some, or choose "
+            "another --device."
+        )
+    logger.warning(
+        "sampling.batch_size: %d images do not fit into the memory of %s; going on "
+        "with %d at a time",
+        *(size, device, size // 2),
+    )
+    return size // 2
 
 
 def _embed(network: UNet, process: Diffusion, device: torch.device) -> torch.Tensor:

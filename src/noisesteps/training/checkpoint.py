@@ -2,7 +2,7 @@
 
 A safetensors file: its tensors, and in its metadata a JSON record and the SHA-256 of
 both. No rule of the workflow declares the file, because Snakemake deletes declared
-outputs before it runs a job again; the fingerprint therefore says what it belongs to.
+outputs before it runs a job again; the record therefore says what it belongs to.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from noisesteps.errors import StageError
-from noisesteps.files import atomic
+from noisesteps.files import atomic, sweep
 
 logger = logging.getLogger("noisesteps.training")
 
@@ -49,25 +48,28 @@ def save(
     }
     text = json.dumps(record, allow_nan=False)
     metadata = {"record": text, "sha256": _digest(plain, text)}
-    try:
-        with atomic(path) as temporary:
+    with atomic(path) as temporary:
+        try:
             save_file(plain, temporary, metadata)
-    except (OSError, SafetensorError) as error:
-        raise StageError(
-            f"The checkpoint {path} cannot be written ({error}); free space or mend "
-            "the folder's permissions and run the stage again."
-        ) from error
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
 
 
-def find(path: Path, fingerprint: str) -> Checkpoint | None:
+def find(path: Path, origin: Mapping[str, Any]) -> Checkpoint | None:
     """Return the checkpoint at `path` if this run can go on from it.
 
-    A checkpoint that is damaged, or of a run with another fingerprint, is left alone
-    and named in a warning. What a process that was killed left half written is
-    removed.
+    A checkpoint that is damaged, or of another origin, is left alone until the next
+    one replaces it; a warning says why it is not used. What a process that was killed
+    left half written is removed.
+
+    Parameters
+    ----------
+    path
+        The rolling checkpoint.
+    origin
+        What the checkpoint's record has to say under `origin`.
     """
-    for leftover in path.parent.glob(f".{path.stem}.*.partial{path.suffix}"):
-        leftover.unlink(missing_ok=True)
+    sweep(path)
     if not path.exists():
         return None
     try:
@@ -77,14 +79,29 @@ def find(path: Path, fingerprint: str) -> Checkpoint | None:
             "The checkpoint %s is damaged (%s); training starts anew.", path, error
         )
         return None
-    if checkpoint.record.get("fingerprint") != fingerprint:
+    if differences := _differences(origin, checkpoint.record.get("origin", {})):
         logger.warning(
-            "The checkpoint %s was made with another configuration, other images or "
-            "other code; training starts anew.",
+            "The checkpoint %s is of another run, which differs in %s; training starts "
+            "anew.",
             path,
+            ", ".join(differences),
         )
         return None
     return checkpoint
+
+
+def _differences(one: Any, other: Any, name: str = "") -> list[str]:
+    """Name what differs between two JSON values, down to the keys of mappings."""
+    if not (isinstance(one, Mapping) and isinstance(other, Mapping)):
+        return [] if one == other else [name]
+    missing = object()
+    return [
+        difference
+        for key in sorted({*one, *other})
+        for difference in _differences(
+            one.get(key, missing), other.get(key, missing), f"{name}.{key}".lstrip(".")
+        )
+    ]
 
 
 def _read(path: Path) -> Checkpoint:

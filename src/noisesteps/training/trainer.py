@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import nn
 from noisesteps.config import Training
 from noisesteps.diffusion import Diffusion
 from noisesteps.errors import DivergedError, StageError
+from noisesteps.files import digest
 from noisesteps.seeds import Key
 from noisesteps.training import checkpoint as checkpoints
 from noisesteps.training.batches import Batches, Plan
@@ -74,7 +76,7 @@ def train(
     key: tuple[Key, ...],
     device: torch.device,
     checkpoint: Path,
-    fingerprint: str,
+    origin: Mapping[str, Any],
     tracker: Observer,
 ) -> Trained:
     """Train a network to predict the noise (Ho et al. 2020, algorithm 1).
@@ -101,9 +103,9 @@ def train(
         Where to compute.
     checkpoint
         The rolling checkpoint's file; removing it in the end is left to the caller.
-    fingerprint
-        Digest of everything the result depends on. A checkpoint with another one is
-        not used.
+    origin
+        Everything that the weights depend on, as JSON values by name. A checkpoint of
+        another origin is not used.
     tracker
         Told about the start, the progress and the end; `Observer()` keeps silent.
 
@@ -132,7 +134,7 @@ def train(
                 device,
                 learner.precision.memory_format,
             )
-            store = _Store(Path(checkpoint), fingerprint)
+            store = _Store(Path(checkpoint), origin)
             run = _Run(plan, learner, batches, store, tracker, stop)
             return run.to_the_end()
         except torch.OutOfMemoryError as error:
@@ -145,14 +147,14 @@ def train(
 class _Store:
     """The rolling checkpoint of one run."""
 
-    def __init__(self, path: Path, fingerprint: str):
+    def __init__(self, path: Path, origin: Mapping[str, Any]):
         self.path = path
-        self.fingerprint = fingerprint
+        self.origin = origin
         self.update: int | None = None  # of the checkpoint on the disk
 
     def resume(self, learner: Learner) -> Progress:
         """Restore the learner from the checkpoint, if there is one to go on from."""
-        found = checkpoints.find(self.path, self.fingerprint)
+        found = checkpoints.find(self.path, self.origin)
         if found is None:
             return Progress()
         learner.restore(found.tensors, found.record["loss_scale"])
@@ -162,7 +164,7 @@ class _Store:
 
     def save(self, learner: Learner, progress: Progress, epoch: int) -> None:
         record = {
-            "fingerprint": self.fingerprint,
+            "origin": self.origin,
             "epoch": epoch,
             "progress": dataclasses.asdict(progress),
             "loss_scale": learner.loss_scale(),
@@ -200,7 +202,8 @@ class _Run:
     def to_the_end(self) -> Trained:
         """Run the loop; whatever ends it, the tracker hears of it."""
         done = self.progress.update
-        self.tracker.start(Start(done, self.plan.updates, self.store.fingerprint))
+        fingerprint = digest(self.store.origin)
+        self.tracker.start(Start(done, self.plan.updates, fingerprint))
         if self.plan.training.warmup_steps >= self.plan.updates:
             logger.warning(
                 "training.warmup_steps is %d, but there are only %d updates: the "

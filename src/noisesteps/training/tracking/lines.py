@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from noisesteps.files import writing
 from noisesteps.training.tracking.observer import Observer, Point, Start
 
 logger = logging.getLogger("noisesteps.training")
@@ -195,10 +196,11 @@ class DailyLog(Observer):
 
     def _write(self, text: str) -> None:
         now = datetime.now().astimezone()
-        self.folder.mkdir(parents=True, exist_ok=True)
         path = daily_log(self.folder, now)
-        with path.open("a", encoding="utf-8") as file:
-            file.write(f"{now.isoformat(timespec='seconds')} {text}\n")
+        with writing(path):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with path.open("a", encoding="utf-8") as file:
+                file.write(f"{now.isoformat(timespec='seconds')} {text}\n")
 
 
 class Terminal(Observer):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from noisesteps.config import Training
+from noisesteps.errors import NoisestepsError
 from noisesteps.training.tracking.lines import DailyLog, Terminal
 from noisesteps.training.tracking.observer import Observer, Point, Start
+
+logger = logging.getLogger("noisesteps.training")
 
 
 class Tracker(Observer):
@@ -53,4 +57,7 @@ class Tracker(Observer):
 
     def fail(self, error: BaseException) -> None:
         for observer in self.observers:
-            observer.fail(error)
+            try:
+                observer.fail(error)
+            except NoisestepsError as other:  # which must not hide the first one
+                logger.warning("the end of the training is not noted: %s", other)
