@@ -102,6 +102,13 @@ def test_one_grey_level_is_seen():
     assert (indices[0], distances[0]) == (1, 1)
 
 
+@pytest.mark.parametrize("chunk", [2, 5, 256])
+def test_of_equal_images_the_first_is_named(chunk):
+    references = images(7, 5)[[3, 0, 1, 0, 2, 1, 0]]
+    indices, _ = nearest(images(7, 2), references, chunk=chunk)
+    assert indices.tolist() == [1, 2]
+
+
 def test_a_copy_is_at_zero_in_features_too():
     features = np.random.default_rng(4).normal(50, 1, (300, 64)).astype(np.float32)
     indices, distances, relative = nearest_relative(features[::3], features)

@@ -126,7 +126,7 @@ def nearest_relative(
     the mirrored queries were asked for too (see `nearer`). In features of
     EfficientNet-Lite0 it found mirrored and shifted copies (88 % or more) and not
     those with noise. Neither took blurred, noisy or flat images for copies, of which
-    a threshold on the distance itself took up to 64 %. So look in both spaces.
+    a threshold on the distance itself took up to 86 %. So look in both spaces.
 
     Parameters
     ----------
@@ -189,7 +189,7 @@ def copy_threshold(
 
     Assumes that held-out and training images are drawn alike. Near-duplicates between
     them (another crop, another compression) lower the threshold and hide copies: of
-    faces from an archive where 2 % were such, copies with noise of 20 grey levels.
+    faces from an archive where 2.5 % were such, copies with noise of 20 grey levels.
 
     Parameters
     ----------

@@ -53,9 +53,9 @@ def find_plateau(
     its K - 1 comparisons errs, so it is among the candidates with a probability of at
     least `confidence`, although "the best" was chosen from the same scores.
 
-    Simulated with 2 to 8 repeats, 4 to 20 values of T and standard deviations that
-    differ up to fivefold, that probability was 95.7 % or more (nominal: 95 %), while
-    fewer T were wrongly kept than by Games and Howell's test of all pairs.
+    Simulated with 2 to 8 repeats of 2 to 20 equally good T, and standard deviations
+    that differ up to fivefold, that probability was 94.5 % or more (nominal: 95 %),
+    while fewer T were wrongly kept than by Games and Howell's test of all pairs.
 
     A candidate is not shown to be *equal* to the best: with few or noisy repeats
     everything is a candidate. With K = 5, a T that is worse by four standard
