@@ -329,12 +329,11 @@ def score(study: Study, run: Run, device: torch.device) -> None:
     settings = study.settings("sample", run)
     sampled = _require(paths.samples(run) / "sample.json", "sample", settings)
     images = load_samples(paths.samples(run))
-    reference, real = _reference(study, run.dataset)
+    reference = _reference(study, run.dataset)
     features, neighbours, record = score_images(
         images,
         _extractor(study, device),
         reference,
-        {space: found and found["distance"] for space, found in real.items()},
         images=study.sampling.images,
         seeds=study.sampling.seeds,
         key=_key(study, "score", run),
@@ -349,8 +348,8 @@ def score(study: Study, run: Run, device: torch.device) -> None:
     write_record(folder / "score.json", record, "features.npy", "nearest.csv")
 
 
-def _reference(study: Study, dataset: str) -> tuple[Any, dict[str, Any]]:
-    """Open what samples are compared with, and how near real images come to it."""
+def _reference(study: Study, dataset: str) -> Any:
+    """Open what samples are compared with."""
     import numpy as np
 
     from noisesteps.data.array import load_images
@@ -363,12 +362,11 @@ def _reference(study: Study, dataset: str) -> tuple[Any, dict[str, Any]]:
     statistics, features = (
         verify(folder, name, record, "reference") for name in REFERENCE_FILES
     )
-    reference = Reference(
+    return Reference(
         Statistics.load(statistics),
         np.load(features, mmap_mode="r", allow_pickle=False),
         load_images(paths.data(dataset)).train,
     )
-    return reference, record["nearest"]
 
 
 @alone(lambda paths, name: paths.set(name))

@@ -13,7 +13,12 @@ from typing import Any
 import numpy as np
 
 from noisesteps.errors import StageError
-from noisesteps.evaluation.copies import copy_threshold, near_copies, nearer, nearest
+from noisesteps.evaluation.copies import (
+    COPY_RATIO,
+    near_copies,
+    nearer,
+    nearest_relative,
+)
 from noisesteps.evaluation.extractors import Extractor
 from noisesteps.evaluation.frechet import frechet_distance
 from noisesteps.evaluation.infinity import frechet_infinity_interval
@@ -23,7 +28,7 @@ from noisesteps.evaluation.statistics import Statistics
 from noisesteps.seeds import Key, numpy_generator
 
 FLOOR_SETS = 8  # of held-out images, where there are so many
-KERNEL_SUBSETS = 100  # as torch-fidelity
+KERNEL_SUBSETS = 50
 KERNEL_SUBSET_SIZE = 1000  # as torch-fidelity; fewer where there are fewer images
 SPACES = ("feature", "pixel")  # in which the nearest training image is looked for
 
@@ -60,8 +65,8 @@ def describe(
     The floor is what `images` real held-out images score: distances between few images
     are biased, and this shows by how much. It is taken from as many disjoint sets of
     held-out images as there are, 8 at most; where there is not one, it is None and
-    `floor_reason` says so. The distance of every held-out image to its nearest
-    training image tells how near a picture comes that copies nothing.
+    `floor_reason` says so. The share of near-copies among the held-out images tells
+    how many there are without a model that memorises.
 
     Parameters
     ----------
@@ -100,7 +105,7 @@ def describe(
         "held_out": len(held_out),
         "floor": _measure(blocks, reference, key) if blocks else None,
         "floor_reason": None if blocks else _too_few(len(held_out), images),
-        "nearest": _real_distances(real, held_out[order], reference),
+        "copies": _copies(_neighbours(real, held_out[order], reference)),
     }
     return reference, record
 
@@ -109,7 +114,6 @@ def score(
     samples: np.ndarray,
     extractor: Extractor,
     reference: Reference,
-    thresholds: dict[str, float | None],
     *,
     images: int,
     seeds: int,
@@ -125,9 +129,6 @@ def score(
         The network that computed the reference's features too.
     reference
         The data set that the model was trained on.
-    thresholds
-        For `feature` and `pixel`, the distance below which an image is a near-copy;
-        None where no real image was held out.
     images, seeds
         `sampling.images` and `sampling.seeds`.
     key
@@ -157,17 +158,12 @@ def score(
     features = extractor.features(samples[: images * seeds])
     measured = _measure(np.split(features, seeds), reference, key)
     neighbours = _neighbours(features, samples[: images * seeds], reference)
-    copies = {
-        space: asdict(near_copies(neighbours[f"{space}_distance"], threshold))
-        for space, threshold in thresholds.items()
-        if threshold is not None
-    }
     record = _record(reference.statistics, extractor) | {
         "value": float(np.mean(measured["fid"])),
         "images": images,
         "seeds": seeds,
         **measured,
-        "copies": copies,
+        "copies": _copies(neighbours),
     }
     rows = zip(*(column.tolist() for column in neighbours.values()), strict=True)
     return features, [dict(zip(neighbours, row, strict=True)) for row in rows], record
@@ -222,27 +218,29 @@ def _neighbours(
     looked for too. The features of mirror images are much alike.
     """
     found = {
-        "feature": nearest(features, reference.features),
+        "feature": nearest_relative(features, reference.features),
         "pixel": nearer(
-            nearest(images, reference.images),
-            nearest(images[..., ::-1], reference.images),
+            nearest_relative(images, reference.images),
+            nearest_relative(images[..., ::-1], reference.images),
         ),
     }
     columns: dict[str, np.ndarray] = {"image": np.arange(len(images))}
-    for space, (indices, distances) in found.items():
-        columns |= {f"{space}_index": indices, f"{space}_distance": distances}
+    for space, (indices, distances, relative) in found.items():
+        columns |= {
+            f"{space}_index": indices,
+            f"{space}_distance": distances,
+            f"{space}_relative": relative,
+        }
     return columns
 
 
-def _real_distances(
-    features: np.ndarray, images: np.ndarray, reference: Reference
-) -> dict[str, Any]:
-    """Say how near real held-out images come to the training images."""
-    if not len(features):
-        return dict.fromkeys(SPACES)
-    found = _neighbours(features, images, reference)
+def _copies(neighbours: dict[str, np.ndarray]) -> dict[str, Any] | None:
+    """Count the near-copies in both spaces; of no image there is no share."""
+    if not len(neighbours["image"]):
+        return None
     return {
-        space: asdict(copy_threshold(found[f"{space}_distance"])) for space in SPACES
+        space: asdict(near_copies(neighbours[f"{space}_relative"], COPY_RATIO))
+        for space in SPACES
     }
 
 
