@@ -154,7 +154,7 @@ def _write_dataset(chosen: Study, folder: Path, name: str) -> None:
 
 def _write_reference(chosen: Study, paths: StudyPaths, dataset: str) -> None:
     known = dataset != "smithsonian_butterflies"
-    nearest = {"distance": 2.0, "expected": 0.01, "images": 23, "duplicates": 1}
+    copies = {"value": 0.0, "low": 0.0, "high": 0.14, "copies": 0, "images": 24}
     record = {
         "metric": METRIC,
         "images": chosen.sampling.images,
@@ -162,7 +162,7 @@ def _write_reference(chosen: Study, paths: StudyPaths, dataset: str) -> None:
         "reference_images": 12,
         "floor": measures(42.5) if known else None,
         "floor_reason": None if known else "4 images are held out, fewer than 8",
-        "nearest": {"feature": nearest, "pixel": nearest},
+        "copies": {"feature": copies, "pixel": copies} if known else None,
         "provenance": PROVENANCE,
     }
     write_json(paths.reference(dataset) / "reference.json", record)
@@ -232,10 +232,13 @@ def _write_samples(chosen: Study, paths: StudyPaths, run: Run) -> None:
     with (paths.score(run) / "nearest.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(
-            ["image", "feature_index", "feature_distance", "pixel_index",
-             "pixel_distance"]
+            ["image", "feature_index", "feature_distance", "feature_relative",
+             "pixel_index", "pixel_distance", "pixel_relative"]
         )  # fmt: skip
-        rows.writerows([n, n % 12, 1.5 + n, n % 12, 2.5 + n] for n in range(24))
+        rows.writerows(
+            [n, n % 12, 1.5 + n, (n + 4) / 30, n % 12, 2.5 + n, (n + 4) / 30]
+            for n in range(24)
+        )
 
 
 def write_classifiers(chosen: Study, paths: StudyPaths) -> None:

@@ -1,9 +1,11 @@
 """Sentences about the scores: what the tables say, and no more."""
 
-import pandas as pd
+import inspect
+
 import pytest
 
 import finished_study
+from noisesteps.evaluation import copies
 from noisesteps.report import score_findings
 from noisesteps.tables import tabulate
 
@@ -75,12 +77,22 @@ def test_the_floor_is_what_real_images_score(tables):
     assert sentence.startswith("No floor is known")
 
 
-def test_copies_are_called_so_where_the_interval_says_so(tables):
+def test_copies_are_called_so_where_real_images_have_fewer(tables):
     table = tables("copies")
     features, pixels = score_findings.about_copies(table)
     assert features.startswith("By the extractor's features, 4 of 96 generated images")
-    assert "4.2 [0.1, 21.0] % of its images, no sign of copying" in pixels
-    many = table.assign(share_low=0.1)
-    assert "memorised ones" in next(score_findings.about_copies(many))
-    (sentence,) = score_findings.about_copies(pd.DataFrame())
-    assert "cannot be judged" in sentence
+    assert "Of real held-out images it is 0 of 24." in features
+    assert "4.2 [0.1, 21.0] % of its images, no more than among real" in pixels
+    many = table.assign(p_holm=0.001)
+    assert "it memorises" in next(score_findings.about_copies(many))
+    alone = next(
+        score_findings.about_copies(tables("copies", "smithsonian_butterflies"))
+    )
+    assert "No real images are held out to compare with." in alone
+    assert "which nothing can be compared with" in alone
+
+
+def test_the_cut_is_the_one_that_scores_are_made_with():
+    assert score_findings.COPY_RATIO == copies.COPY_RATIO
+    neighbours = inspect.signature(copies.nearest_relative).parameters["neighbours"]
+    assert neighbours.default == score_findings.NEIGHBOURS

@@ -439,7 +439,13 @@ def test_the_floor_and_the_copies_are_kept(paths):
     assert len(copies) == 2 * len(STUDY.runs)
     assert set(copies["space"]) == {"feature", "pixel"}
     assert copies["share"].tolist() == pytest.approx([1 / 24] * len(copies))
-    assert set(copies["real_distance"]) == {2.0}
+    known = copies.query("dataset == 'toy_flowers'")
+    assert set(known["real_copies"]) == {0}
+    exact = stats.fisher_exact([[1, 23], [0, 24]], alternative="greater")
+    assert known["p_value"].tolist() == pytest.approx([exact.pvalue] * len(known))
+    assert set(known["p_holm"]) == {1.0}
+    unknown = copies.query("dataset == 'smithsonian_butterflies'")
+    assert unknown[["real_share", "p_value", "p_holm"]].isna().all(axis=None)
 
 
 def test_planning_imports_nothing_heavy():

@@ -1,6 +1,7 @@
 """Intervals and the plateau test, on data whose truth is known."""
 
 import itertools
+import math
 import subprocess
 import sys
 
@@ -20,6 +21,7 @@ from noisesteps.uncertainty import (
     find_plateau,
     holm,
     mean_interval,
+    more_often,
     paired_difference,
 )
 
@@ -221,6 +223,18 @@ def test_what_is_no_confidence_is_refused(confidence):
 def test_pairs_of_different_lengths_are_refused():
     with pytest.raises(ValueError, match="2 and 3 values make no pairs"):
         paired_difference([1, 2], [1, 2, 3])
+
+
+def test_more_often_is_fishers_exact_test():
+    # 8 of 10 against 1 of 10, by summing the hypergeometric probabilities of 8 and 9.
+    expected = sum(math.comb(10, k) * math.comb(10, 9 - k) for k in (8, 9)) / math.comb(
+        20, 9
+    )
+    assert more_often((8, 10), (1, 10)) == pytest.approx(expected)
+    assert more_often((0, 24), (0, 24)) == 1.0
+    assert more_often((0, 0), (3, 24)) == 1.0
+    with pytest.raises(ValueError, match="25 of 24 cases"):
+        more_often((25, 24), (0, 24))
 
 
 def test_holm_on_a_published_example():

@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pandas as pd
-from pandas import DataFrame
+from pandas import DataFrame, Series
 
 from noisesteps.tables.comparisons import TRAINED
 
 LEVEL = 0.05
+# As noisesteps.evaluation.copies, which imports torch.
+COPY_RATIO, NEIGHBOURS = 0.5, 50
 SPACES = {"feature": "the extractor's features", "pixel": "pixels"}
 
 
@@ -112,24 +114,37 @@ def about_floor(floor: DataFrame, scores: DataFrame) -> Iterator[str]:
 
 def about_copies(table: DataFrame) -> Iterator[str]:
     """Say whether models repeat training images; `table` is of one data set."""
-    if table.empty:
-        yield "Copies cannot be judged: no real images are held out to compare with."
-        return
     for space, rows in table.groupby("space", sort=False):
         worst = rows.loc[rows["share"].idxmax()]
         copies, images = rows["copies"].sum(), rows["images"].sum()
         interval = with_interval(
             100 * worst["share"], 100 * worst["share_low"], 100 * worst["share_high"]
         )
-        judged = worst["share_low"] > worst["real_expected"]
-        verdict = "which points to memorised ones" if judged else "no sign of copying"
         yield (
-            f"By {SPACES[space]}, {copies:,} of {images:,} generated images lie nearer "
-            "to a training image than all but the nearest "
-            f"{worst['real_expected']:.1%} of real held-out images do. The largest "
+            f"By {SPACES[space]}, {copies:,} of {images:,} generated images are "
+            f"near-copies: less than {COPY_RATIO:g} times as far from one training "
+            f"image as from the next {NEIGHBOURS}. {_beside_real(worst)} The largest "
             f"share has {worst['schedule']} at T = {worst['steps']:,}: {interval} % of "
-            f"its images, {verdict}."
+            f"its images, {_memorised(worst)}."
         )
+
+
+def _beside_real(row: Series) -> str:
+    if pd.isna(row["real_share"]):
+        return "No real images are held out to compare with."
+    return (
+        f"Of real held-out images it is {row['real_copies']:,} of "
+        f"{row['real_images']:,}."
+    )
+
+
+def _memorised(row: Series) -> str:
+    if pd.isna(row["p_holm"]):
+        return "which nothing can be compared with"
+    p_value = f"(p {_p_value(row['p_holm'])})"
+    if row["p_holm"] < LEVEL:
+        return f"more than among real images {p_value}: it memorises"
+    return f"no more than among real images {p_value}"
 
 
 def with_interval(

@@ -144,10 +144,11 @@ COLUMNS = {
         "images": COUNT,
         "copies": COUNT,
         **_interval("share"),
-        "real_distance": NUMBER,
-        "real_expected": NUMBER,
+        "real_share": NUMBER,
+        "real_copies": COUNT,
         "real_images": COUNT,
-        "real_duplicates": COUNT,
+        "p_value": NUMBER,
+        "p_holm": NUMBER,
     },
     "generation_time": RUN
     | {

@@ -9,7 +9,14 @@ from typing import Any
 from noisesteps.paths import Run, StudyPaths
 from noisesteps.tables.published import SCHEDULE, published
 from noisesteps.tables.records import read_record, with_records
-from noisesteps.uncertainty import Interval, Plateau, find_plateau, mean_interval
+from noisesteps.uncertainty import (
+    Interval,
+    Plateau,
+    find_plateau,
+    holm,
+    mean_interval,
+    more_often,
+)
 
 # Columns of fid.csv by the keys of the records.
 MEASURES = {"fid": "value", "kid": "kid", "precision": "precision", "recall": "recall"}
@@ -136,17 +143,34 @@ def floor(dataset: str, paths: StudyPaths) -> dict[str, Any]:
 
 
 def copy_rows(runs: list[Run], paths: StudyPaths) -> Iterator[dict[str, Any]]:
-    """Make the rows of copies.csv: the share of near-copies, by run and by space."""
-    for record in score_records(runs, paths):
-        path = paths.reference(record["dataset"]) / "reference.json"
-        real = read_record(path, "reference", ["nearest"])["nearest"]
-        for space, found in record["copies"].items():
-            yield record | {
-                "space": space,
-                "share": found["value"],
-                "share_low": found["low"],
-                "share_high": found["high"],
-                "copies": found["copies"],
-                "images": found["images"],
-                **{f"real_{key}": value for key, value in real[space].items()},
-            }
+    """Make the rows of copies.csv: the share of near-copies, by run and by space.
+
+    It is compared with the share among real held-out images by Fisher's exact test,
+    and the p values of a data set are corrected together after Holm.
+    """
+    for (dataset,), group in grouped(score_records(runs, paths), "dataset").items():
+        path = paths.reference(dataset) / "reference.json"
+        real = read_record(path, "reference", ["copies"])["copies"]
+        rows = [
+            record | {"space": space} | _copies(found, real and real[space])
+            for record in group
+            for space, found in record["copies"].items()
+        ]
+        corrected = holm([row.get("p_value") for row in rows])
+        for row, p_value in zip(rows, corrected, strict=True):
+            yield row | {"p_holm": p_value}
+
+
+def _copies(found: dict[str, Any], real: dict[str, Any] | None) -> dict[str, Any]:
+    row = columns_of("share", Interval(found["value"], found["low"], found["high"], 1))
+    row |= {"copies": found["copies"], "images": found["images"]}
+    if real is None:
+        return row
+    return row | {
+        "real_share": real["value"],
+        "real_copies": real["copies"],
+        "real_images": real["images"],
+        "p_value": more_often(
+            (found["copies"], found["images"]), (real["copies"], real["images"])
+        ),
+    }

@@ -10,6 +10,7 @@ from noisesteps.uncertainty.intervals import (
     difference,
     holm,
     mean_interval,
+    more_often,
     paired_difference,
 )
 from noisesteps.uncertainty.plateau import Plateau, find_plateau
@@ -22,5 +23,6 @@ __all__ = [
     "find_plateau",
     "holm",
     "mean_interval",
+    "more_often",
     "paired_difference",
 ]

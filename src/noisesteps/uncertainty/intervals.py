@@ -200,6 +200,32 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return adjusted
 
 
+def more_often(first: tuple[int, int], second: tuple[int, int]) -> float:
+    """Test whether something happens more often in one sample than in another.
+
+    Parameters
+    ----------
+    first, second
+        How often it happened, and of how many independent cases.
+
+    Returns
+    -------
+    float
+        One-sided p-value of Fisher's exact test that the first is no likelier; valid
+        for any counts, also of nothing.
+
+    Raises
+    ------
+    ValueError
+        If something happened more often than there were cases, or less than never.
+    """
+    for happened, cases in (first, second):
+        if not 0 <= happened <= cases:
+            raise ValueError(f"{happened} of {cases} cases is impossible.")
+    table = [[happened, cases - happened] for happened, cases in (first, second)]
+    return float(stats.fisher_exact(table, alternative="greater").pvalue)
+
+
 def finite(values: Sequence[float]) -> np.ndarray:
     """Return values as float64 (n,), n > 0, or refuse them with a ValueError."""
     array = np.asarray(values, np.float64)
