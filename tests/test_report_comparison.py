@@ -141,7 +141,12 @@ def test_other_schedules_and_few_steps_are_seen(study):
 
 
 def test_a_study_of_other_steps_has_nothing_to_put_beside(study):
-    other = changed(study, diffusion={"steps": [50]}, classification={"steps": 50})
+    other = changed(
+        study,
+        diffusion={"steps": [50]},
+        sampling={"fewer_steps": None},
+        classification={"steps": 50},
+    )
     assert "no model that belongs to a row" in compared(other)["Table 4.3"].verdict
 
 
