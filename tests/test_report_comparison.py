@@ -87,6 +87,12 @@ def test_an_update_is_compared_where_their_number_differs(study):
     assert found["times faster here, an update"] == "2.405"
 
 
+def test_the_contradiction_in_the_source_is_told(study):
+    made = compared(study)
+    assert "(15 + 2 + 50) x 20 = 940" in made["Table 4.1"].table.note
+    assert made["Table 4.2"].table.note == ""
+
+
 def test_scores_stand_beside_the_dissertation_s(study):
     found = row(compared(study)["Table 4.2"], "anime_faces", "500")
     assert found["dissertation's FID"] == "101.0"
@@ -141,7 +147,12 @@ def test_other_schedules_and_few_steps_are_seen(study):
 
 
 def test_a_study_of_other_steps_has_nothing_to_put_beside(study):
-    other = changed(study, diffusion={"steps": [50]}, classification={"steps": 50})
+    other = changed(
+        study,
+        diffusion={"steps": [50]},
+        sampling={"fewer_steps": None},
+        classification={"steps": 50},
+    )
     assert "no model that belongs to a row" in compared(other)["Table 4.3"].verdict
 
 

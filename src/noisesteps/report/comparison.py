@@ -39,6 +39,8 @@ class Published:
 
     Attributes
     ----------
+    name
+        What `tables.dissertation` calls it.
     needs
         Conditions that must be the same, or the numbers measure different things.
     minds
@@ -48,6 +50,7 @@ class Published:
     """
 
     number: str
+    name: str
     title: str
     needs: tuple[str, ...]
     minds: tuple[str, ...]
@@ -218,6 +221,7 @@ def _linear(table: DataFrame) -> DataFrame:
 PUBLISHED = (
     Published(
         "4.1",
+        "training_time",
         "Mean training time of a model",
         ("data sets", "schedule", "image size", "parameters of the network",
          "training batch"),
@@ -226,6 +230,7 @@ PUBLISHED = (
     ),
     Published(
         "4.2",
+        "fid",
         "FID of 128 generated images",
         ("data sets", "schedule", "image size", "images scored (N)", "extractor"),
         ("parameters of the network", "updates of a model", "training images",
@@ -234,6 +239,7 @@ PUBLISHED = (
     ),
     Published(
         "4.3",
+        "generation_time",
         "Time to generate 128 images",
         ("image size", "parameters of the network", "sampler"),
         ("device",),
@@ -241,6 +247,7 @@ PUBLISHED = (
     ),
     Published(
         "4.4",
+        "classification",
         "Accuracy, flowers against butterflies",
         ("classes",),
         ("image size", "images a class", "models that generate", "training images",
@@ -268,9 +275,14 @@ def _compare(
     verdict = _verdict(chosen, found, frame)
     if not comparable:
         frame = frame.drop(columns=frame.filter(regex=OURS).columns)
-    name = f"dissertation-{chosen.number.replace('.', '-')}"
-    title = f"Table {chosen.number}: {chosen.title}"
-    return Comparison(make_table(name, title, frame), comparable, verdict)
+    notes = " ".join(filter(None, dissertation(chosen.name).get("note", ())))
+    table = make_table(
+        f"dissertation-{chosen.number.replace('.', '-')}",
+        f"Table {chosen.number}: {chosen.title}",
+        frame,
+        notes,
+    )
+    return Comparison(table, comparable, verdict)
 
 
 def _verdict(

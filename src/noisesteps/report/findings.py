@@ -27,15 +27,16 @@ class Section:
     Attributes
     ----------
     title
-        Its heading; `{dataset}` is filled in.
+        Its heading.
     tables
         The tables that it reads. Where the study lacks one, the section is left out.
     tell
         Called with the study and those tables; yields sentences.
     see
-        Figures to look at; those that the study lacks are left out.
+        Figures to look at, `{dataset}` filled in; those that the study lacks are left
+        out.
     each_dataset
-        Tell one data set at a time, with the rows of that data set.
+        Tell one data set after the other, each from its own rows.
     """
 
     title: str
@@ -52,35 +53,35 @@ def _classifiers(study: Study, effects: DataFrame, table: DataFrame) -> list[str
 # In reading order; a new section is one entry.
 SECTIONS = (
     Section(
-        "{dataset}: how many steps are enough?",
+        "How many steps are enough?",
         ("fid", "plateau"),
         lambda study, scores, plateau: about_steps(scores, plateau),
         see=("fid_{dataset}", "samples_{dataset}", "scores_{dataset}"),
         each_dataset=True,
     ),
     Section(
-        "{dataset}: is it T, or the schedule?",
+        "Is it T, or the schedule?",
         ("schedules",),
         lambda study, table: about_schedules(table),
         see=("schedule", "fid_{dataset}"),
         each_dataset=True,
     ),
     Section(
-        "{dataset}: is a small T bad to train, or only bad to sample?",
+        "Is a small T bad to train, or only bad to sample?",
         ("fewer_steps",),
         lambda study, table: about_fewer_steps(table),
         see=("fewer_steps", "quality_vs_cost"),
         each_dataset=True,
     ),
     Section(
-        "{dataset}: what do real images score?",
+        "What do real images score?",
         ("floor", "fid"),
         lambda study, floor, scores: about_floor(floor, scores),
         see=("fid_{dataset}",),
         each_dataset=True,
     ),
     Section(
-        "{dataset}: does a model copy its training images?",
+        "Does a model copy its training images?",
         ("copies",),
         lambda study, table: about_copies(table),
         see=("copies_{dataset}",),
@@ -107,36 +108,50 @@ SECTIONS = (
 
 
 @dataclass(frozen=True)
-class Told:
-    """A section as the reader sees it."""
+class Part:
+    """What a section says of one data set, or, where it has no name, of all."""
 
-    title: str
+    dataset: str
     sentences: list[str]
     see: list[str]
 
 
+@dataclass(frozen=True)
+class Told:
+    """A section as the reader sees it; `anchor` is its place on the page."""
+
+    anchor: str
+    title: str
+    parts: list[Part]
+
+
 def tell(study: Study, tables: Mapping[str, DataFrame]) -> list[Told]:
     """Tell every section whose tables the study has."""
-    told = []
-    for section in SECTIONS:
-        if not set(section.tables) <= tables.keys():
-            continue
-        read = [tables[name] for name in section.tables]
-        if not section.each_dataset:
-            told.append(_told(section, study, read))
-            continue
-        for name in study.datasets:
-            rows = [frame[frame["dataset"] == name] for frame in read]
-            told.append(_told(section, study, rows, name))
-    return told
+    return [
+        Told(f"findings-{number}", section.title, _parts(section, study, tables))
+        for number, section in enumerate(SECTIONS, start=1)
+        if set(section.tables) <= tables.keys()
+    ]
 
 
-def _told(
+def _parts(
+    section: Section, study: Study, tables: Mapping[str, DataFrame]
+) -> list[Part]:
+    read = [tables[name] for name in section.tables]
+    if not section.each_dataset:
+        return [_part(section, study, read)]
+    return [
+        _part(section, study, [rows[rows["dataset"] == name] for rows in read], name)
+        for name in study.datasets
+    ]
+
+
+def _part(
     section: Section, study: Study, read: list[DataFrame], dataset: str = ""
-) -> Told:
+) -> Part:
     names = [name.format(dataset=dataset) for name in section.see]
-    return Told(
-        section.title.format(dataset=dataset),
+    return Part(
+        dataset,
         list(section.tell(study, *read)),
         [name for name in names if name in figure_names(study)],
     )

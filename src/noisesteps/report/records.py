@@ -70,8 +70,12 @@ def stage_records(study: Study, paths: StudyPaths) -> list[Record]:
 def _places(study: Study, paths: StudyPaths) -> Iterator[tuple[str, Path]]:
     """Yield every stage with the record of each of its jobs."""
     for source in (*study.datasets, study.evaluation.extractor):
-        if study.distribution(source):
-            yield "fetch", study.resource_folder(source) / "fetched.json"
+        # Downloads are shared by all studies; someone may have cleared them since.
+        if (
+            study.distribution(source)
+            and (path := study.resource_folder(source) / "fetched.json").is_file()
+        ):
+            yield "fetch", path
     for name in study.datasets:
         yield "preprocess", paths.data(name) / "dataset.json"
         yield "reference", paths.reference(name) / "reference.json"
