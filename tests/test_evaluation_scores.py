@@ -51,7 +51,8 @@ def scored(samples, extractor, reference, count=10, seeds=1):
 
 def test_reference_describes_the_training_images(extractor):
     train = images(20)
-    reference, record = described(extractor, train, images(10, seed=1))
+    reference, rows, record = described(extractor, train, images(10, seed=1))
+    assert [row["image"] for row in rows] == list(range(10))
     expected = Statistics.of(extractor.features(train), extractor.name, DIGEST)
     np.testing.assert_array_equal(reference.statistics.mean, expected.mean)
     np.testing.assert_array_equal(reference.statistics.covariance, expected.covariance)
@@ -64,7 +65,7 @@ def test_reference_describes_the_training_images(extractor):
 def test_the_floor_scores_disjoint_sets_of_held_out_images(extractor):
     """Held-out images sorted by class must not give one class alone."""
     held_out = np.concatenate([images(10, seed=1) // 4, images(15, seed=2)])
-    reference, record = described(extractor, images(20), held_out)
+    reference, _, record = described(extractor, images(20), held_out)
     floor = record["floor"]
     assert len(floor["fid"]) == len(floor["kid"]) == 2  # of 25 images, 10 each
     ends = [
@@ -72,21 +73,21 @@ def test_the_floor_scores_disjoint_sets_of_held_out_images(extractor):
         for part in (held_out[:10], held_out[10:20])
     ]
     assert all(min(ends) < value < max(ends) for value in floor["fid"])
-    assert described(extractor, images(20), held_out)[1] == record
+    assert described(extractor, images(20), held_out)[2] == record
 
 
 def test_too_few_held_out_images_give_no_floor(extractor):
-    _, record = described(extractor, images(20), images(3, seed=1))
+    _, _, record = described(extractor, images(20), images(3, seed=1))
     assert record["floor"] is None
     assert record["floor_reason"] == (
         "3 images are held out, fewer than the 10 of sampling.images"
     )
-    _, record = described(extractor, images(20), images(0))
+    _, _, record = described(extractor, images(20), images(0))
     assert record["copies"] is None
 
 
 def test_every_score_is_of_images_of_its_own(extractor):
-    reference, _ = described(extractor, images(30), images(0))
+    reference, *_ = described(extractor, images(30), images(0))
     samples = images(45, seed=3)
     features, _, record = scored(samples, extractor, reference, seeds=4)
     np.testing.assert_array_equal(features, extractor.features(samples[:40]))
@@ -110,7 +111,7 @@ def test_every_score_is_of_images_of_its_own(extractor):
 
 
 def test_the_first_score_stays_when_more_are_asked_for(extractor):
-    reference, _ = described(extractor, images(30), images(0))
+    reference, *_ = described(extractor, images(30), images(0))
     samples = images(20, seed=3)
     _, _, one = scored(samples, extractor, reference)
     _, _, two = scored(samples, extractor, reference, seeds=2)
@@ -122,7 +123,7 @@ def test_planted_copies_are_found(extractor):
     train, samples = images(30), images(10, seed=3)
     samples[4] = train[17]
     samples[6] = train[5, :, :, ::-1]  # training mirrors images
-    reference, _ = described(extractor, train, images(10, seed=4))
+    reference, *_ = described(extractor, train, images(10, seed=4))
     _, rows, record = scored(samples, extractor, reference)
     assert (rows[4]["pixel_index"], rows[4]["pixel_distance"]) == (17, 0)
     assert (rows[4]["feature_index"], rows[6]["pixel_index"]) == (17, 5)
@@ -133,7 +134,7 @@ def test_planted_copies_are_found(extractor):
 
 
 def test_too_few_samples_are_refused(extractor):
-    reference, _ = described(extractor, images(20), images(0))
+    reference, *_ = described(extractor, images(20), images(0))
     with pytest.raises(StageError, match=r"9 images, fewer than .* = 10"):
         scored(images(9), extractor, reference)
 

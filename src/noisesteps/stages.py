@@ -194,7 +194,7 @@ def _write_rows(path: Path, rows: list[dict]) -> None:
     import csv
 
     with atomic(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else [])
         writer.writeheader()
         writer.writerows(rows)
 
@@ -292,7 +292,7 @@ def reference(study: Study, dataset: str, device: torch.device) -> None:
     settings = study.settings("reference", dataset=dataset)
     provenance = Provenance("reference", settings)
     images = load_images(paths.data(dataset))
-    described, record = describe(
+    described, neighbours, record = describe(
         images.train,
         images.held_out,
         _extractor(study, device),
@@ -302,9 +302,10 @@ def reference(study: Study, dataset: str, device: torch.device) -> None:
     folder = paths.reference(dataset)
     described.statistics.save(folder / "reference.npz")
     _write_array(folder / "features.npy", described.features)
+    _write_rows(folder / "nearest.csv", neighbours)
     record["dataset"] = dataset
     record["provenance"] = provenance.record(devices.describe(device))
-    write_record(folder / "reference.json", record, *REFERENCE_FILES)
+    write_record(folder / "reference.json", record, *REFERENCE_FILES, "nearest.csv")
 
 
 def _extractor(study: Study, device: torch.device) -> Any:

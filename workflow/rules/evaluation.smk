@@ -6,6 +6,7 @@ rule reference:
     output:
         statistics="results/{study}/metrics/{dataset}/reference.npz",
         features="results/{study}/metrics/{dataset}/features.npy",
+        nearest="results/{study}/metrics/{dataset}/nearest.csv",
         record="results/{study}/metrics/{dataset}/reference.json",
     log:
         "results/{study}/logs/reference/{dataset}.log",

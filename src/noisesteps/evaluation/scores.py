@@ -59,7 +59,7 @@ def describe(
     *,
     images: int,
     key: tuple[Key, ...],
-) -> tuple[Reference, dict[str, Any]]:
+) -> tuple[Reference, list[dict[str, Any]], dict[str, Any]]:
     """Compute what samples are compared with, and how real images compare with it.
 
     The floor is what `images` real held-out images score: distances between few images
@@ -83,6 +83,8 @@ def describe(
     -------
     Reference
         The training images and their features.
+    list of dict
+        The rows of `nearest.csv`: for each held-out image its nearest training image.
     dict
         The values of `reference.json`, less the data set and the provenance.
 
@@ -94,8 +96,9 @@ def describe(
     features = extractor.features(train)
     statistics = Statistics.of(features, extractor.name, extractor.digest)
     reference = Reference(statistics, features, train)
-    order = numpy_generator(*key, "floor").permutation(len(held_out))
-    real = extractor.features(held_out)[order]
+    real = extractor.features(held_out)
+    neighbours = _neighbours(real, held_out, reference)
+    real = real[numpy_generator(*key, "floor").permutation(len(real))]
     blocks = [
         real[start : start + images]
         for start in range(0, len(real) - images + 1, images)
@@ -105,9 +108,9 @@ def describe(
         "held_out": len(held_out),
         "floor": _measure(blocks, reference, key) if blocks else None,
         "floor_reason": None if blocks else _too_few(len(held_out), images),
-        "copies": _copies(_neighbours(real, held_out[order], reference)),
+        "copies": _copies(neighbours),
     }
-    return reference, record
+    return reference, _rows(neighbours), record
 
 
 def score(
@@ -165,8 +168,7 @@ def score(
         **measured,
         "copies": _copies(neighbours),
     }
-    rows = zip(*(column.tolist() for column in neighbours.values()), strict=True)
-    return features, [dict(zip(neighbours, row, strict=True)) for row in rows], record
+    return features, _rows(neighbours), record
 
 
 def _measure(
@@ -232,6 +234,11 @@ def _neighbours(
             f"{space}_relative": relative,
         }
     return columns
+
+
+def _rows(columns: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    return [dict(zip(columns, row, strict=True)) for row in rows]
 
 
 def _copies(neighbours: dict[str, np.ndarray]) -> dict[str, Any] | None:
