@@ -1,4 +1,4 @@
-"""Few steps: bad to train with, or only bad to sample with?"""
+"""Whether few steps are bad to train with, or only bad to sample with."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ def draw_fewer_steps(study: Study, paths: StudyPaths, _: str | None) -> Figure:
     for place, axes in zip([cell for row in cells for cell in row], panels.flat,
                            strict=True):  # fmt: skip
         dataset, schedule = place
-        chosen = table[
-            (table["dataset"] == dataset) & (table["schedule"] == schedule)
-        ]
+        chosen = table[(table["dataset"] == dataset) & (table["schedule"] == schedule)]
         _draw_ways(axes, chosen, study)
         axes.set_title(f"{dataset}\n{schedule}", fontsize=8.5)
         style.steps_axis(
             axes, table["sampling_steps"].tolist(), inches=5.6 / columns,
             label="sampling steps",
+            widest_gap=4,
         )  # fmt: skip
-    for axes in panels.flat:
-        style.from_zero(axes)
-        axes.label_outer()
+    for column in panels.T:
+        style.around(*column)
+    for axes in panels[:-1].flat:
+        axes.set_xlabel("")
     for row in panels:
         row[0].set_ylabel(f"{table['metric'].iloc[0]},\nlower is better")
     style.legend_below(figure, panels[0, 0], columns=2)
@@ -75,7 +75,7 @@ def _draw_ways(axes: Axes, rows: DataFrame, study: Study) -> None:
         label = (
             "trained and sampled with as many steps"
             if name == "trained"
-            else f"model of T = {largest:,}, sampled by {method_name(name)}"
+            else f"model of T = {largest:,}, {method_name(name)} sampling"
         )
         style.draw_band(axes, found, colour, over="sampling_steps")
         axes.plot(

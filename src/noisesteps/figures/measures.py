@@ -6,6 +6,8 @@ one, and real ones that no picture looks like.
 
 from __future__ import annotations
 
+import textwrap
+
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pandas import DataFrame
@@ -15,6 +17,7 @@ from noisesteps.figures import style
 from noisesteps.paths import StudyPaths
 from noisesteps.tables import read_table
 
+LETTERS = 36  # of a panel's title
 # In reading order, with what is better.
 MEASURES = {
     "kid": "lower is better",
@@ -37,7 +40,8 @@ def draw_measures(study: Study, paths: StudyPaths, dataset: str) -> Figure:
         style.draw_floor(
             axes, floor[measure], *(floor[end] for end in ends), "real held-out images"
         )
-        axes.set_title(measure_name(measure, table["metric"].iloc[0]), fontsize=9.5)
+        name = measure_name(measure, table["metric"].iloc[0])
+        axes.set_title(textwrap.fill(name, LETTERS), fontsize=9)
         axes.set_ylabel(better)
         style.steps_axis(axes, table["steps"].tolist(), inches=2.7)
         style.from_zero(axes)
@@ -53,13 +57,11 @@ def measure_name(measure: str, metric: str) -> str:
         case "kid":
             return metric.replace("FID", "KID").replace("FD", "KD")
         case "fid_infinity":
-            return f"{metric}, infinitely many images"
+            return f"{metric}, N → ∞"
     return measure
 
 
 def _draw_line(axes: Axes, measure: str, schedule: str, rows: DataFrame) -> None:
     colour, marker = style.SCHEDULES[schedule]
     style.draw_band(axes, rows, colour, measure)
-    axes.plot(
-        rows["steps"], rows[measure], color=colour, marker=marker, label=schedule
-    )
+    axes.plot(rows["steps"], rows[measure], color=colour, marker=marker, label=schedule)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -19,7 +20,7 @@ from noisesteps.tables.comparisons import TRAINED
 NUMBERED = 9  # ways on a front that get a number and a line beside the panel
 LOOKS = {TRAINED: style.TRAINED} | METHODS
 # Columns of the list beside a panel, and where they start, as shares of its width.
-COLUMNS = {"": 0.0, "schedule": 0.06, "T": 0.50, "sampling": 0.53, "score": 1.0}
+COLUMNS = {"": 0.0, "schedule": 0.05, "T": 0.51, "sampling": 0.54, "score": 1.0}
 
 
 def draw_quality_vs_cost(study: Study, paths: StudyPaths, _: str | None) -> Figure:
@@ -30,6 +31,7 @@ def draw_quality_vs_cost(study: Study, paths: StudyPaths, _: str | None) -> Figu
     panels = figure.subplots(
         len(datasets), 2, width_ratios=[1.55, 1], sharex="col", squeeze=False
     )
+    _time_axis(panels[-1, 0], table["seconds_per_image"])
     for dataset, (axes, beside) in zip(datasets, panels, strict=True):
         rows = table[table["dataset"] == dataset]
         _draw_ways(axes, rows)
@@ -37,18 +39,23 @@ def draw_quality_vs_cost(study: Study, paths: StudyPaths, _: str | None) -> Figu
         axes.set_ylabel(f"{rows['metric'].iloc[0]},\nlower is better")
         front = numbered(rows)
         _draw_numbers(axes, front)
-        _write_front(beside, front)
-    bottom = panels[-1, 0]
-    bottom.set_xlabel("seconds an image")
-    bottom.set_xscale("log")
-    bottom.margins(x=0.08)
-    bottom.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    bottom.xaxis.set_major_formatter("{x:g}")
-    bottom.minorticks_off()
+        _write_front(beside, front, int(rows["pareto"].sum()))
     for axes in panels[:-1, 0]:
         axes.tick_params(labelbottom=False)
     figure.legend(handles=_keys(table), loc="outside lower left", ncols=3)
     return figure
+
+
+def _time_axis(axes: Axes, seconds: Series) -> None:
+    """Lay out the logarithmic axis of seconds, with room for numbers at the left."""
+    axes.set_xlabel("seconds an image")
+    axes.set_xscale("log")
+    spread = max(seconds.max() / seconds.min(), 1.5)
+    axes.set_xlim(seconds.min() / spread**0.1, seconds.max() * spread**0.06)
+    subs = (1, 1.5, 2, 3, 5, 7) if spread < 10 else (1, 2, 5)
+    axes.xaxis.set_major_locator(LogLocator(subs=subs if spread < 200 else (1,)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.minorticks_off()
 
 
 def numbered(rows: DataFrame) -> DataFrame:
@@ -56,13 +63,18 @@ def numbered(rows: DataFrame) -> DataFrame:
 
     The index is the number that a way gets.
     """
-    front = rows[rows["pareto"].astype(bool)].sort_values(["seconds_per_image", "value"])
+    front = _front(rows)
     front = front.iloc[evenly(NUMBERED, len(front))]
     return front.set_axis(range(1, len(front) + 1))
 
 
+def _front(rows: DataFrame) -> DataFrame:
+    front = rows[rows["pareto"].astype(bool)]
+    return front.sort_values(["seconds_per_image", "value"])
+
+
 def _draw_ways(axes: Axes, rows: DataFrame) -> None:
-    front = rows[rows["pareto"].astype(bool)].sort_values(["seconds_per_image", "value"])
+    front = _front(rows)
     axes.plot(
         front["seconds_per_image"], front["value"], color=style.INK, linewidth=1,
         drawstyle="steps-post", zorder=1,
@@ -84,19 +96,44 @@ def _draw_ways(axes: Axes, rows: DataFrame) -> None:
 
 
 def _draw_numbers(axes: Axes, front: DataFrame) -> None:
-    """Number the front below and left of its points, where no other way can be."""
-    for number, row in front.iterrows():
+    """Write numbers below and left of the front's points, where no way can be.
+
+    Points that lie on each other share one label.
+    """
+    for first, last in groups(front, axes.get_xlim(), axes.get_ylim()):
         axes.annotate(
-            f"{number}", (row["seconds_per_image"], row["value"]), (-5, -4),
+            f"{first}" if first == last else f"{first}–{last}",
+            tuple(front.loc[last, ["seconds_per_image", "value"]]), (-5, -4),
             textcoords="offset points", ha="right", va="top", fontsize=8.5,
             fontweight="bold",
         )  # fmt: skip
 
 
-def _write_front(axes: Axes, front: DataFrame) -> None:
+def groups(
+    front: DataFrame, across: tuple[float, float], upwards: tuple[float, float]
+) -> list[tuple[int, int]]:
+    """Return first and last number of neighbours whose labels would collide.
+
+    `across` and `upwards` are the limits of a logarithmic and of a linear axis.
+    """
+    places = np.column_stack(
+        [
+            np.log(front["seconds_per_image"]) / np.log(across[1] / across[0]),
+            front["value"] / (upwards[1] - upwards[0]),
+        ]
+    )
+    close = (np.abs(np.diff(places, axis=0)) < (0.045, 0.09)).all(axis=1)
+    first = [number for number in front.index if number == 1 or not close[number - 2]]
+    return list(zip(first, [*(number - 1 for number in first[1:]), len(front)],
+                    strict=True))  # fmt: skip
+
+
+def _write_front(axes: Axes, front: DataFrame, ways: int) -> None:
+    """List the numbered ways; `ways` counts those on the front."""
     axes.set_axis_off()
+    of = "" if len(front) == ways else f" ({len(front)} of {ways})"
     axes.text(
-        0, 1.02, "nothing is both faster and better:", fontsize=8,
+        0, 1.02, f"none is both faster and better{of}:", fontsize=8,
         transform=axes.transAxes, color=style.QUIET,
     )  # fmt: skip
     lines = [list(COLUMNS)] + [
@@ -106,7 +143,7 @@ def _write_front(axes: Axes, front: DataFrame) -> None:
         for text, at in zip(line, COLUMNS.values(), strict=True):
             axes.text(
                 at, 0.95 - 0.095 * place, text, fontsize=7.5, va="top",
-                transform=axes.transAxes, ha="right" if at in (0.5, 1) else "left",
+                transform=axes.transAxes, ha="right" if at in (0.51, 1) else "left",
                 color=style.INK if place else style.QUIET,
             )  # fmt: skip
 
@@ -118,7 +155,7 @@ def cells(row: Series) -> list[str]:
         f"{row['trained_steps']:,}",
         "all T steps" if row["way"] == TRAINED
         else f"{method_name(row['way'])} {row['sampling_steps']:,}",
-        f"{row['value']:.1f}",
+        f"{row['value']:.1f}" if row["value"] < 1000 else f"{row['value']:,.0f}",
     ]  # fmt: skip
 
 

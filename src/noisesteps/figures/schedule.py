@@ -1,4 +1,4 @@
-"""What a schedule leaves of an image after T steps, while sampling starts from noise."""
+"""What a schedule leaves of an image in x_T, while sampling starts from noise."""
 
 from __future__ import annotations
 
@@ -147,8 +147,10 @@ def _mark_edge(panels: np.ndarray, steps: int) -> None:
     """Mark the T from which linear's x_T counts as noise."""
     for axes in panels:
         axes.axvline(steps, color=style.BLUE, linewidth=1, linestyle=":")
-    panels[0].annotate(
-        f"linear: noise from T = {steps} on", (steps, 1), (-4, -4), ha="right",
-        va="top", xycoords=("data", "axes fraction"), textcoords="offset points",
-        fontsize=8.5, color=style.BLUE,
+    first = panels[0]
+    at, _ = first.transAxes.inverted().transform(first.transData.transform((steps, 0)))
+    first.annotate(
+        f"linear: noise from T = {steps} on", (steps, 1), (4 if at < 0.6 else -4, -4),
+        ha="left" if at < 0.6 else "right", va="top", fontsize=8.5, color=style.BLUE,
+        xycoords=("data", "axes fraction"), textcoords="offset points",
     )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -10,12 +11,37 @@ from pandas import DataFrame
 
 from noisesteps.errors import StageError
 from noisesteps.paths import Run, StudyPaths
+from noisesteps.tables.records import read_record
+
+if TYPE_CHECKING:
+    from noisesteps.data.array import Images
+
+NEIGHBOURS = {
+    "image": int,
+    "feature_index": int,
+    "feature_distance": float,
+    "pixel_index": int,
+    "pixel_distance": float,
+}
 
 
 def _require(path: Path, stage: str) -> Path:
     if not path.is_file():
         raise StageError(f"{path} is missing; run the stage {stage} first.")
     return path
+
+
+def dataset_images(dataset: str, paths: StudyPaths) -> Images:
+    """Open a data set's training and held-out images.
+
+    Raises
+    ------
+    StageError
+        If the data set has not been preprocessed.
+    """
+    from noisesteps.data.array import load_images
+
+    return load_images(paths.data(dataset))
 
 
 def real_images(dataset: str, paths: StudyPaths) -> tuple[np.ndarray, int]:
@@ -26,10 +52,56 @@ def real_images(dataset: str, paths: StudyPaths) -> tuple[np.ndarray, int]:
     StageError
         If the data set has not been preprocessed.
     """
-    from noisesteps.data.array import load_images
+    found = dataset_images(dataset, paths)
+    return found.train, len(found.held_out)
 
-    images = load_images(paths.data(dataset))
-    return images.train, len(images.held_out)
+
+def mean_square(dataset: str, paths: StudyPaths) -> float:
+    """Return E[x_0²] over all values of the training images, which lie in [-1, 1].
+
+    Raises
+    ------
+    StageError
+        If the data set has not been preprocessed.
+    """
+    path = paths.data(dataset) / "dataset.json"
+    return read_record(path, "preprocess", ["mean_square"])["mean_square"]
+
+
+def real_neighbours(dataset: str, paths: StudyPaths) -> dict[str, Any]:
+    """Say, by space, how near real held-out images come; see `evaluation.describe`.
+
+    Raises
+    ------
+    StageError
+        If the stage reference has not described the data set.
+    """
+    path = paths.reference(dataset) / "reference.json"
+    return read_record(path, "reference", ["nearest"])["nearest"]
+
+
+def neighbours(run: Run, paths: StudyPaths, train_images: int) -> DataFrame:
+    """Return the nearest training image of each of a run's images; see `NEIGHBOURS`.
+
+    Raises
+    ------
+    StageError
+        If the run has not been scored, or names images that are not there.
+    """
+    path = _require(paths.score(run) / "nearest.csv", "score")
+    again = "remove it and run the stage score again."
+    try:
+        rows = pd.read_csv(path, usecols=list(NEIGHBOURS), dtype=NEIGHBOURS)
+    except ValueError as error:
+        raise StageError(f"{path} cannot be read ({error}); {again}") from error
+    samples = len(generated_images(run, paths))
+    nearest = rows[["feature_index", "pixel_index"]].to_numpy()
+    if (rows["image"] >= samples).any() or (nearest >= train_images).any():
+        raise StageError(
+            f"{path} names images that the {samples} samples or {train_images} "
+            f"training images lack; {again}"
+        )
+    return rows
 
 
 def generated_images(run: Run, paths: StudyPaths) -> np.ndarray:

@@ -130,6 +130,7 @@ def steps_axis(
     *,
     inches: float = 5.5,
     label: str = "number of noise steps T",
+    widest_gap: float = 10,
 ) -> None:
     """Lay out the horizontal axis for the values of T.
 
@@ -145,11 +146,13 @@ def steps_axis(
         About how long the axis is: labels that have no room are left out.
     label
         What the values are.
+    widest_gap
+        How many times the narrowest gap it may be on an axis that is not logarithmic.
     """
     axes.set_xlabel(label)
     values = sorted({int(value) for value in steps})
     gaps = [right - left for left, right in pairwise(values)]
-    logarithmic = bool(gaps) and max(gaps) > 10 * min(gaps)
+    logarithmic = bool(gaps) and max(gaps) > widest_gap * min(gaps)
     if logarithmic:
         axes.set_xscale("log")
         margin = (values[-1] / values[0]) ** 0.04
@@ -162,7 +165,7 @@ def steps_axis(
         axes.set_xticks(ticks, [f"{value:,}" for value in ticks])
         axes.minorticks_off()
     else:
-        round_ticks(axes, 6 if inches > 3 else 3)
+        round_ticks(axes, 6 if inches > 3 else 4 if inches > 2.2 else 3)
 
 
 def _apart(values: list[int], inches: float, scale: object) -> list[int]:
@@ -189,17 +192,28 @@ def round_ticks(axes: Axes, ticks: int) -> None:
     axes.xaxis.set_major_formatter("{x:,.0f}")
 
 
-def from_zero(axes: Axes) -> None:
-    """Start the vertical axis at zero, with room above the highest value.
+def from_zero(*panels: Axes) -> None:
+    """Start the one vertical axis of panels at zero, with room above the highest value.
 
     Below zero it starts where a line does. A band is cut at half as much again as the
     highest line, so that a wide one does not flatten the rest.
     """
-    lines = [np.asarray(line.get_ydata(), float) for line in axes.get_lines()]
-    drawn = np.concatenate(lines)
+    lines = [line.get_ydata() for axes in panels for line in axes.get_lines()]
+    drawn = np.concatenate([np.asarray(line, float) for line in lines])
     lowest, highest = np.nanmin(drawn), np.nanmax(drawn)
-    top = min(axes.dataLim.ymax, 1.5 * highest) if highest > 0 else 0
-    axes.set_ylim(1.08 * min(lowest, 0), 1.08 * top or 1)
+    reached = max(axes.dataLim.ymax for axes in panels)
+    top = min(reached, 1.5 * highest) if highest > 0 else 0
+    for axes in panels:
+        axes.set_ylim(1.08 * min(lowest, 0), 1.08 * top or 1)
+
+
+def around(*panels: Axes) -> None:
+    """Fit the one vertical axis of panels to their lines, for a look at differences."""
+    lines = [line.get_ydata() for axes in panels for line in axes.get_lines()]
+    drawn = np.concatenate([np.asarray(line, float) for line in lines])
+    room = 0.15 * np.ptp(drawn) or 0.1 * abs(drawn).max()
+    for axes in panels:
+        axes.set_ylim(drawn.min() - room, drawn.max() + room)
 
 
 def interval_columns(name: str) -> tuple[str, str]:
