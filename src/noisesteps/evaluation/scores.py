@@ -22,6 +22,7 @@ from noisesteps.evaluation.precision_recall import precision_recall
 from noisesteps.evaluation.statistics import Statistics
 from noisesteps.seeds import Key, numpy_generator
 
+CLOSEST = 8  # pairs of real images that are kept to be looked at
 FLOOR_SETS = 8  # of held-out images, where there are so many
 KERNEL_SUBSETS = 100  # as torch-fidelity
 KERNEL_SUBSET_SIZE = 1000  # as torch-fidelity; fewer where there are fewer images
@@ -100,7 +101,7 @@ def describe(
         "held_out": len(held_out),
         "floor": _measure(blocks, reference, key) if blocks else None,
         "floor_reason": None if blocks else _too_few(len(held_out), images),
-        "nearest": _real_distances(real, held_out[order], reference),
+        "nearest": _real_distances(real, held_out[order], order, reference),
     }
     return reference, record
 
@@ -235,15 +236,39 @@ def _neighbours(
 
 
 def _real_distances(
-    features: np.ndarray, images: np.ndarray, reference: Reference
+    features: np.ndarray, images: np.ndarray, order: np.ndarray, reference: Reference
 ) -> dict[str, Any]:
-    """Say how near real held-out images come to the training images."""
+    """Say how near real held-out images come to the training images.
+
+    `order` holds the number that each of the images has among those held out.
+    """
     if not len(features):
         return dict.fromkeys(SPACES)
     found = _neighbours(features, images, reference)
     return {
-        space: asdict(copy_threshold(found[f"{space}_distance"])) for space in SPACES
+        space: asdict(copy_threshold(found[f"{space}_distance"]))
+        | {"closest": closest(found, space, order)}
+        for space in SPACES
     }
+
+
+def closest(
+    found: dict[str, np.ndarray], space: str, order: np.ndarray
+) -> list[dict[str, Any]]:
+    """List the nearest pairs of a held-out and a training image, nearest first.
+
+    Exact duplicates, at distance 0, are left out, as they are of the threshold.
+    """
+    distances = found[f"{space}_distance"]
+    places = np.argsort(distances, kind="stable")
+    return [
+        {
+            "held_out": int(order[place]),
+            "train": int(found[f"{space}_index"][place]),
+            "distance": float(distances[place]),
+        }
+        for place in places[distances[places] > 0][:CLOSEST]
+    ]
 
 
 def _too_few(held_out: int, images: int) -> str:

@@ -6,7 +6,7 @@ from pandas import DataFrame, Series
 
 from noisesteps.config import Classification, Study
 from noisesteps.figures import sources
-from noisesteps.figures.copies import SPACES, Neighbours, neighbours
+from noisesteps.figures.copies import SPACES, Neighbours, neighbours, written
 from noisesteps.figures.effects import LEVEL, outcome, points
 from noisesteps.figures.grids import DATASET_ROWS, columns_shown
 from noisesteps.figures.inputs import (
@@ -85,8 +85,8 @@ def _copies(study: Study, paths: StudyPaths, dataset: str) -> Caption:
 
 def _closest(found: Neighbours) -> str:
     pair = found.generated[0]
-    beside = f", real images {found.real[0].distance:.3g}" if found.real else ""
-    return f"{pair.distance:.3g} ({pair.name}){beside}"
+    beside = f", real images {written(found.real[0].distance)}" if found.real else ""
+    return f"{written(pair.distance)} ({pair.name}){beside}"
 
 
 def _near_copies(table: DataFrame) -> str:

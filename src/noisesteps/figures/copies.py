@@ -55,7 +55,7 @@ def draw_copies(study: Study, paths: StudyPaths, dataset: str) -> Figure:
         threshold = chosen.threshold
         heading = f"nearest {SPACES[space]}"
         if threshold is not None:
-            heading += f": a near-copy lies below {threshold:.3g}"
+            heading += f": a near-copy lies below {written(threshold)}"
         _write(figure, MARGIN, top + 0.02, heading, weight="bold", size=9.5)
         top = _draw_pairs(
             figure, chosen.generated, top + HEADING, threshold, study.figures.dpi
@@ -88,7 +88,7 @@ def neighbours(space: str, study: Study, paths: StudyPaths, dataset: str) -> Nei
             row["distance"],
             "",
         )
-        for row in (known["closest"][:REAL] if known else [])
+        for row in (known.get("closest", [])[:REAL] if known else [])
     ]
     runs = figure_inputs(f"copies_{dataset}", study).scores
     return Neighbours(
@@ -115,6 +115,11 @@ def _generated(
         name = f"{run.schedule}, T = {run.steps:,}"
         pairs.append(Pair(sample, shown, distance, name))
     return pairs
+
+
+def written(distance: float) -> str:
+    """Write a distance with three digits or more."""
+    return f"{distance:,.0f}" if distance >= 100 else f"{distance:.3g}"
 
 
 def _as_compared(image: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -172,7 +177,7 @@ def _draw_pair(
         )  # fmt: skip
     _write(
         figure, left, top + SIDE + 0.04,
-        f"distance {pair.distance:.3g}" + (", near-copy" if copied else ""),
+        f"distance {written(pair.distance)}" + (", near-copy" if copied else ""),
         size=8, colour=VERMILION if copied else INK,
     )  # fmt: skip
     _write(figure, left, top + SIDE + 0.17, pair.name, size=7.5, colour=QUIET)

@@ -27,7 +27,9 @@ def draw_fewer_steps(study: Study, paths: StudyPaths, _: str | None) -> Figure:
         cells = [[row[0] for row in cells]]
     rows, columns = len(cells), len(cells[0])
     figure = style.new_figure(style.WIDTH, 1.7 + max(2.0 * rows, 2.8))
-    panels = figure.subplots(rows, columns, sharex=True, sharey="col", squeeze=False)
+    panels = figure.subplots(rows, columns, sharex=True, squeeze=False)
+    counts = table["sampling_steps"].tolist()
+    wide = max(counts) >= 10 * min(counts)
     for place, axes in zip([cell for row in cells for cell in row], panels.flat,
                            strict=True):  # fmt: skip
         dataset, schedule = place
@@ -35,12 +37,12 @@ def draw_fewer_steps(study: Study, paths: StudyPaths, _: str | None) -> Figure:
         _draw_ways(axes, chosen, study)
         axes.set_title(f"{dataset}\n{schedule}", fontsize=8.5)
         style.steps_axis(
-            axes, table["sampling_steps"].tolist(), inches=5.6 / columns,
+            axes, counts, inches=5.6 / columns,
             label="sampling steps",
-            widest_gap=4,
+            logarithmic=wide or None,
         )  # fmt: skip
-    for column in panels.T:
-        style.around(*column)
+    for column in panels.T if len(datasets) > 1 else panels:
+        style.around(*column)  # of one data set
     for axes in panels[:-1].flat:
         axes.set_xlabel("")
     for row in panels:

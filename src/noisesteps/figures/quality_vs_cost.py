@@ -90,9 +90,7 @@ def _draw_ways(axes: Axes, rows: DataFrame) -> None:
             row.seconds_per_image, row.value, color=colour, marker=marker,
             markersize=6, markerfacecolor=colour if row.pareto else "white",
         )  # fmt: skip
-    values = rows["value"]
-    room = 0.12 * (values.max() - values.min()) or 0.1 * values.max()
-    axes.set_ylim(max(values.min() - 1.6 * room, 0), values.max() + room)
+    style.around(axes)
 
 
 def _draw_numbers(axes: Axes, front: DataFrame) -> None:
@@ -172,8 +170,8 @@ def _keys(table: DataFrame) -> list[Line2D]:
         for way, words in ways.items()
         if way in set(table["way"])
     ]
-    return [
-        *keys,
-        style.key("filled: on the Pareto front", linestyle="-", linewidth=1),
-        style.key("hollow: another is faster and better", markerfacecolor="white"),
-    ]
+    keys.append(style.key("filled: on the Pareto front", linestyle="-", linewidth=1))
+    if not table["pareto"].all():
+        hollow = "hollow: another is faster and better"
+        keys.append(style.key(hollow, markerfacecolor="white"))
+    return keys

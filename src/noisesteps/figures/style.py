@@ -130,7 +130,7 @@ def steps_axis(
     *,
     inches: float = 5.5,
     label: str = "number of noise steps T",
-    widest_gap: float = 10,
+    logarithmic: bool | None = None,
 ) -> None:
     """Lay out the horizontal axis for the values of T.
 
@@ -146,13 +146,14 @@ def steps_axis(
         About how long the axis is: labels that have no room are left out.
     label
         What the values are.
-    widest_gap
-        How many times the narrowest gap it may be on an axis that is not logarithmic.
+    logarithmic
+        None: as the gaps between the values suggest.
     """
     axes.set_xlabel(label)
     values = sorted({int(value) for value in steps})
     gaps = [right - left for left, right in pairwise(values)]
-    logarithmic = bool(gaps) and max(gaps) > widest_gap * min(gaps)
+    if logarithmic is None:
+        logarithmic = bool(gaps) and max(gaps) > 10 * min(gaps)
     if logarithmic:
         axes.set_xscale("log")
         margin = (values[-1] / values[0]) ** 0.04
@@ -198,9 +199,7 @@ def from_zero(*panels: Axes) -> None:
     Below zero it starts where a line does. A band is cut at half as much again as the
     highest line, so that a wide one does not flatten the rest.
     """
-    lines = [line.get_ydata() for axes in panels for line in axes.get_lines()]
-    drawn = np.concatenate([np.asarray(line, float) for line in lines])
-    lowest, highest = np.nanmin(drawn), np.nanmax(drawn)
+    lowest, highest = _ends(panels)
     reached = max(axes.dataLim.ymax for axes in panels)
     top = min(reached, 1.5 * highest) if highest > 0 else 0
     for axes in panels:
@@ -208,12 +207,26 @@ def from_zero(*panels: Axes) -> None:
 
 
 def around(*panels: Axes) -> None:
-    """Fit the one vertical axis of panels to their lines, for a look at differences."""
+    """Fit the one vertical axis of panels to their lines, for a look at differences.
+
+    A band is cut at half the lines' height above and below them.
+    """
+    lowest, highest = _ends(panels)
+    height = highest - lowest or 0.5 * abs(highest)
+    bottom = max(min(axes.dataLim.ymin for axes in panels), lowest - 0.5 * height)
+    top = min(max(axes.dataLim.ymax for axes in panels), highest + 0.5 * height)
+    for axes in panels:
+        axes.set_ylim(
+            min(bottom - 0.05 * height, lowest - 0.15 * height),
+            max(top + 0.05 * height, highest + 0.15 * height),
+        )
+
+
+def _ends(panels: Sequence[Axes]) -> tuple[float, float]:
+    """Return the lowest and the highest value of the lines in some panels."""
     lines = [line.get_ydata() for axes in panels for line in axes.get_lines()]
     drawn = np.concatenate([np.asarray(line, float) for line in lines])
-    room = 0.15 * np.ptp(drawn) or 0.1 * abs(drawn).max()
-    for axes in panels:
-        axes.set_ylim(drawn.min() - room, drawn.max() + room)
+    return float(np.nanmin(drawn)), float(np.nanmax(drawn))
 
 
 def interval_columns(name: str) -> tuple[str, str]:
