@@ -144,6 +144,7 @@ def _write_dataset(chosen: Study, folder: Path, name: str) -> None:
         "found": dataset.train + dataset.held_out + 1,
         "classes": 2,
         "image_size": size,
+        "mean_square": 0.25,
         "sha256": "cd" * 32,
         "provenance": PROVENANCE,
     }
@@ -154,7 +155,12 @@ def _write_dataset(chosen: Study, folder: Path, name: str) -> None:
 
 def _write_reference(chosen: Study, paths: StudyPaths, dataset: str) -> None:
     known = dataset != "smithsonian_butterflies"
+    pairs = [
+        {"held_out": number, "train": 2 * number, "distance": 1.75 + number}
+        for number in range(4)
+    ]
     nearest = {"distance": 2.0, "expected": 0.01, "images": 23, "duplicates": 1}
+    nearest["closest"] = pairs[: chosen.datasets[dataset].held_out]
     record = {
         "metric": METRIC,
         "images": chosen.sampling.images,
@@ -235,7 +241,8 @@ def _write_samples(chosen: Study, paths: StudyPaths, run: Run) -> None:
             ["image", "feature_index", "feature_distance", "pixel_index",
              "pixel_distance"]
         )  # fmt: skip
-        rows.writerows([n, n % 12, 1.5 + n, n % 12, 2.5 + n] for n in range(24))
+        scores = chosen.sampling.images * chosen.sampling.seeds
+        rows.writerows([n, n % 12, 1.5 + n, n % 12, 2.5 + n] for n in range(scores))
 
 
 def write_classifiers(chosen: Study, paths: StudyPaths) -> None:

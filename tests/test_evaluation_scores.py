@@ -88,6 +88,27 @@ def test_too_few_held_out_images_give_no_floor(extractor):
     assert record["nearest"] == {"feature": None, "pixel": None}
 
 
+def test_the_closest_real_pairs_are_named(extractor):
+    """A held-out image that is in the training set too tells nothing about nearness."""
+    train, held_out = images(20), images(12, seed=1)
+    held_out[3] = train[5]
+    held_out[7] = np.clip(train[9].astype(int) + 4, 0, 255)
+    held_out[8] = train[2][..., ::-1]
+    _, record = described(extractor, train, held_out)
+    pixel, feature = (
+        record["nearest"][space]["closest"] for space in ("pixel", "feature")
+    )
+    assert (pixel[0]["held_out"], pixel[0]["train"]) == (7, 9)
+    difference = held_out[7].astype(float) - train[9]
+    assert pixel[0]["distance"] == pytest.approx(np.linalg.norm(difference))
+    assert (feature[0]["held_out"], feature[0]["train"]) == (7, 9)
+    for pairs in (pixel, feature):
+        assert len(pairs) == 8
+        assert not {3, 8} & {pair["held_out"] for pair in pairs}
+        distances = [pair["distance"] for pair in pairs]
+        assert distances == sorted(distances)
+
+
 def test_every_score_is_of_images_of_its_own(extractor):
     reference, _ = described(extractor, images(30), images(0))
     samples = images(45, seed=3)

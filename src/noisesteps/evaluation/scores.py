@@ -247,27 +247,28 @@ def _real_distances(
     found = _neighbours(features, images, reference)
     return {
         space: asdict(copy_threshold(found[f"{space}_distance"]))
-        | {"closest": closest(found, space, order)}
+        | {"closest": _closest(found, space, order)}
         for space in SPACES
     }
 
 
-def closest(
+def _closest(
     found: dict[str, np.ndarray], space: str, order: np.ndarray
 ) -> list[dict[str, Any]]:
     """List the nearest pairs of a held-out and a training image, nearest first.
 
-    Exact duplicates, at distance 0, are left out, as they are of the threshold.
+    Images that are in the training set too, pixel by pixel, are left out.
     """
     distances = found[f"{space}_distance"]
     places = np.argsort(distances, kind="stable")
+    new = places[found["pixel_distance"][places] > 0]
     return [
         {
             "held_out": int(order[place]),
             "train": int(found[f"{space}_index"][place]),
             "distance": float(distances[place]),
         }
-        for place in places[distances[places] > 0][:CLOSEST]
+        for place in new[:CLOSEST]
     ]
 
 

@@ -149,7 +149,7 @@ def _draw_pairs(
     for place, pair in enumerate(pairs):
         row, column = divmod(place, ACROSS)
         left, above = MARGIN + column * pitch, top + row * (SIDE + WORDS)
-        copied = threshold is not None and pair.distance < threshold
+        copied = pair.distance < (threshold or 0) or pair.distance == 0
         _draw_pair(figure, pair, left, above, dpi, copied)
     return top + _rows(pairs) * (SIDE + WORDS)
 
