@@ -34,7 +34,6 @@ OPTIONAL = {
     "fewer_steps": "sampling.fewer_steps",
     "classification": "classification",
 }
-}
 
 
 @dataclass(frozen=True)
