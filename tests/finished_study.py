@@ -242,7 +242,10 @@ def _write_samples(chosen: Study, paths: StudyPaths, run: Run) -> None:
              "pixel_distance"]
         )  # fmt: skip
         scores = chosen.sampling.images * chosen.sampling.seeds
-        rows.writerows([n, n % 12, 1.5 + n, n % 12, 2.5 + n] for n in range(scores))
+        train = min(12, chosen.datasets[run.dataset].train)
+        rows.writerows(
+            [n, n % train, 1.5 + n, n % train, 2.5 + n] for n in range(scores)
+        )
 
 
 def write_classifiers(chosen: Study, paths: StudyPaths) -> None:
