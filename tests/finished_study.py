@@ -144,6 +144,7 @@ def _write_dataset(chosen: Study, folder: Path, name: str) -> None:
         "found": dataset.train + dataset.held_out + 1,
         "classes": 2,
         "image_size": size,
+        "mean_square": 0.25,
         "sha256": "cd" * 32,
         "provenance": PROVENANCE,
     }
@@ -166,6 +167,8 @@ def _write_reference(chosen: Study, paths: StudyPaths, dataset: str) -> None:
         "provenance": PROVENANCE,
     }
     write_json(paths.reference(dataset) / "reference.json", record)
+    held_out, train = chosen.datasets[dataset].held_out, chosen.datasets[dataset].train
+    _write_nearest(paths.reference(dataset), held_out, min(12, train), first=6)
 
 
 def _shared(run: Run) -> dict[str, object]:
@@ -229,16 +232,24 @@ def _write_samples(chosen: Study, paths: StudyPaths, run: Run) -> None:
     write_json(paths.score(run) / "score.json", _shared(run) | scored)
     size = chosen.preprocess.image_size
     np.save(paths.samples(run) / "images.npy", _pictures(images, size, run.steps))
-    with (paths.score(run) / "nearest.csv").open("w", newline="") as file:
+    scores = chosen.sampling.images * chosen.sampling.seeds
+    train = min(12, chosen.datasets[run.dataset].train)
+    _write_nearest(paths.score(run), scores, train, first=4)
+
+
+def _write_nearest(folder: Path, images: int, train: int, first: int) -> None:
+    """Write the nearest training images: of image n it is n, (n + first) / 10 away."""
+    with (folder / "nearest.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(
             ["image", "feature_index", "feature_distance", "feature_relative",
              "pixel_index", "pixel_distance", "pixel_relative"]
         )  # fmt: skip
         rows.writerows(
-            [n, n % 12, 1.5 + n, (n + 4) / 30, n % 12, 2.5 + n, (n + 4) / 30]
-            for n in range(24)
-        )
+            [n, n % train, 1.5 + n, (n + first) / 10, n % train, 2.5 + n,
+             (n + first) / 10]
+            for n in range(images)
+        )  # fmt: skip
 
 
 def write_classifiers(chosen: Study, paths: StudyPaths) -> None:

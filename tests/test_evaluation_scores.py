@@ -86,6 +86,20 @@ def test_too_few_held_out_images_give_no_floor(extractor):
     assert record["copies"] is None
 
 
+def test_copies_are_counted_among_held_out_images_too(extractor):
+    train, held_out = images(60), images(12, seed=1)
+    held_out[3] = train[5]
+    held_out[7] = np.clip(train[9].astype(int) + 4, 0, 255)
+    held_out[8] = train[2][..., ::-1]
+    _, rows, record = described(extractor, train, held_out)
+    assert (rows[3]["pixel_index"], rows[7]["pixel_index"]) == (5, 9)
+    difference = held_out[7].astype(float) - train[9]
+    assert rows[7]["pixel_distance"] == pytest.approx(np.linalg.norm(difference))
+    assert rows[7]["pixel_relative"] < 0.5 < rows[0]["pixel_relative"]
+    assert record["copies"]["pixel"]["copies"] == 3
+    assert record["copies"]["feature"]["copies"] == 2  # not the mirrored one
+
+
 def test_every_score_is_of_images_of_its_own(extractor):
     reference, *_ = described(extractor, images(30), images(0))
     samples = images(45, seed=3)

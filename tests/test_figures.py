@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from xml.etree import ElementTree
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,16 +10,16 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import finished_study
+from drawn import clipped, lines, texts
 from noisesteps import figures, tables
 from noisesteps.config import parse_study
-from noisesteps.diffusion import Diffusion
 from noisesteps.errors import ConfigError, StageError
 from noisesteps.figures import accuracy, costs, effects, grids, scores, style
-from noisesteps.figures.inputs import evenly, rows_shown
+from noisesteps.figures.drawing import DRAW
+from noisesteps.figures.inputs import evenly, figure_kind, rows_shown
 from noisesteps.paths import Run, StudyPaths
 
 STUDY = finished_study.study()
-SVG_TEXT = "{http://www.w3.org/2000/svg}text"
 
 
 @pytest.fixture(scope="module")
@@ -49,16 +47,6 @@ def own_paths(tmp_path, monkeypatch):
     return finished_study.write_study(STUDY)
 
 
-def texts(svg) -> str:
-    """Return the words of an SVG file; formulas are taken from its comments."""
-    parser = ElementTree.XMLParser(target=ElementTree.TreeBuilder(insert_comments=True))
-    return " ".join(
-        "".join(element.itertext())
-        for element in ElementTree.parse(svg, parser).iter()
-        if element.tag in (SVG_TEXT, ElementTree.Comment)
-    )
-
-
 EXPECTED = {
     "dataset_toy_flowers": ["toy_flowers: 8 of 30 training images", "4 further"],
     "samples_toy_flowers": ["T = 100", "T = 900", "linear_scaled", "= 0.603"],
@@ -69,6 +57,24 @@ EXPECTED = {
         "real held-out images: 42.5",
         "number of noise steps T",
         "is not noise",
+    ],
+    "schedule": ["KL(", "from T = 593 on", "the models of this study", "3 data sets"],
+    "scores_toy_flowers": [
+        *("KD (EfficientNet-Lite0)", "N → ∞", "precision", "recall"),
+        *("N = 8 generated", "over 3 sets of images", "higher is better"),
+    ],
+    "fewer_steps": [
+        *("trained and sampled with as many", "model of T = 900, DDIM sampling"),
+        *("toy_flowers", "linear_scaled", "N = 8 generated images", "sampling steps"),
+    ],
+    "quality_vs_cost": [
+        *("seconds an image", "none is both faster and better", "ancestral 100"),
+        *("106.1", "101.1", "all T steps", "CPU <model>", "over 3 sets of images"),
+    ],
+    "copies_toy_flowers": [
+        *("by features: a near-copy lies below 2", "distance 1.5, near-copy"),
+        *("linear, T = 100", "the closest real held-out images", "distance 1.75"),
+        *("Near-copies among 96 generated images: 4.2%", "real images: 1.0%"),
     ],
     "generation_time": ["time for 8 images, seconds", "CPU <model>", "dissertation"],
     "classification": [
@@ -103,15 +109,38 @@ def test_every_name_has_inputs_that_exist(paths):
         reads = figures.figure_inputs(name, STUDY)
         assert any((reads.tables, reads.samples, reads.datasets, reads.histories))
         assert all(paths.table(table).is_file() for table in reads.tables)
+        assert set(reads.datasets) <= set(STUDY.datasets)
+        files = [paths.samples(run) / "images.npy" for run in reads.samples]
+        files += [paths.score(run) / "nearest.csv" for run in reads.scores]
+        assert all(path.is_file() for path in files)
 
 
 def test_a_figure_of_one_data_set_reads_that_data_set_alone():
     assert figures.figure_inputs("fid_toy_flowers", STUDY).tables == (
         "fid_toy_flowers",
+        "plateau",
     )
     runs = tuple(STUDY.runs_of("toy_flowers"))
     assert figures.figure_inputs("samples_toy_flowers", STUDY).samples == runs
     assert figures.figure_inputs("training_loss_toy_flowers", STUDY).histories == runs
+
+
+def test_no_words_are_clipped(paths):
+    for name in figures.figure_names(STUDY):
+        kind, dataset = figure_kind(name, STUDY)
+        words = figures.caption(name, STUDY, paths)
+        with style.styled():
+            figure = DRAW[kind](STUDY, paths, dataset)
+            style.headline(figure, words.title, words.text)
+            assert clipped(figure) == [], name
+
+
+def test_without_fewer_steps_there_is_no_such_figure():
+    sampling = STUDY.sampling.model_copy(update={"fewer_steps": None})
+    study = STUDY.model_copy(update={"sampling": sampling})
+    assert "fewer_steps" not in figures.figure_names(study)
+    with pytest.raises(ConfigError, match=r"needs the key `sampling\.fewer_steps`"):
+        figures.figure_inputs("fewer_steps", study)
 
 
 def test_without_classifiers_there_is_no_such_figure():
@@ -121,14 +150,6 @@ def test_without_classifiers_there_is_no_such_figure():
         figures.figure_inputs("classification", study)
     with pytest.raises(ConfigError, match="there is no figure fid; choose one of"):
         figures.figure_inputs("fid", study)
-
-
-def lines(axes) -> dict[str, tuple[list[float], list[float]]]:
-    return {
-        line.get_label(): (list(line.get_xdata()), list(line.get_ydata()))
-        for line in axes.get_lines()
-        if not line.get_label().startswith("_")
-    }
 
 
 def test_another_score_keeps_the_dissertation_on_its_own_axis(paths):
@@ -155,6 +176,8 @@ def test_a_comparable_fid_shares_the_axis_with_the_dissertation(own_paths):
     assert not scores.comparable(table, 32)
     assert not scores.comparable(table.assign(images=64), 128)
     tables.write_csv(own_paths.table("fid_oxford_flowers"), table)
+    plateau = tables.tabulate("plateau", STUDY, own_paths)
+    tables.write_csv(own_paths.table("plateau"), plateau)
     (main,) = scores.draw_scores(full_size, own_paths, "oxford_flowers").axes
     assert lines(main)["dissertation, linear"][1][0] == 369.88
 
@@ -165,32 +188,14 @@ def test_unknown_data_sets_and_floors_are_left_out(paths):
     assert not any("real held-out" in label for label in lines(main))
 
 
-def test_the_mismatch_ends_where_the_signal_is_a_twentieth(paths):
-    table = tables.read_table("fid_toy_flowers", paths)
-    # 0.5 at T = 100 and 0.005 at T = 900: a tenth of the first lies halfway.
-    assert scores.mismatch_ends(table) == pytest.approx(500)
-    assert scores.mismatch_ends(table.query("steps == 100")) == np.inf
-    assert scores.mismatch_ends(table.query("steps == 900")) is None
-    assert scores.mismatch_ends(table.query("schedule == 'linear_scaled'")) is None
-
-
-def test_the_interpolated_mismatch_agrees_with_the_process(paths):
-    signal = {t: float(Diffusion(t, "linear").terminal_signal) for t in (500, 700)}
-    table = tables.read_table("fid_toy_flowers", paths).query("schedule == 'linear'")
-    table = table.assign(steps=[500, 700], terminal_signal=list(signal.values()))
-    end = scores.mismatch_ends(table)
-    assert Diffusion(round(end), "linear").terminal_signal == pytest.approx(
-        0.05, rel=0.02
-    )
-
-
 def test_times_are_scaled_to_the_images_of_the_study(paths):
     ours, theirs = costs.draw_generation_time(STUDY, paths, None).axes
     # This run made 16 images for the classifiers, in 14.4 seconds.
-    assert lines(ours)["oxford_flowers, linear"] == (
-        [100, 900],
-        pytest.approx([0.8, 7.2]),
-    )
+    drawn = lines(ours)
+    assert drawn["mean of all models"] == ([100, 900], pytest.approx([0.8, 7.2]))
+    across, seconds = drawn["a model of oxford_flowers"]
+    assert sorted(across) == [100, 100, 900, 900]
+    assert sorted(seconds) == pytest.approx([0.8, 0.8, 7.2, 7.2])
     (line,) = theirs.get_lines()
     assert line.get_ydata()[-1] == pytest.approx((2 * 3600 + 48 * 60 + 40) / 3600)
 
@@ -438,7 +443,7 @@ def test_missing_and_wrong_inputs_are_named(own_paths):
 def test_captions_tell_the_numbers(paths):
     words = figures.caption("fid_toy_flowers", STUDY, paths)
     assert "linear: 110.0 at T = 100, lowest 101.1 at T = 900" in words.alt
-    assert "8 generated images a model against 12 training images" in words.text
+    assert "8 generated images a score against 12 training images" in words.text
     words = figures.caption("classification", STUDY, paths)
     assert "resnet18 mix: 82.0%" in words.alt
     assert "30 real images a class" in words.text

@@ -1,11 +1,8 @@
 """Sentences about the scores: what the tables say, and no more."""
 
-import inspect
-
 import pytest
 
 import finished_study
-from noisesteps.evaluation import copies
 from noisesteps.report import score_findings
 from noisesteps.tables import tabulate
 
@@ -90,9 +87,3 @@ def test_copies_are_called_so_where_real_images_have_fewer(tables):
     )
     assert "No real images are held out to compare with." in alone
     assert "which nothing can be compared with" in alone
-
-
-def test_the_cut_is_the_one_that_scores_are_made_with():
-    assert score_findings.COPY_RATIO == copies.COPY_RATIO
-    neighbours = inspect.signature(copies.nearest_relative).parameters["neighbours"]
-    assert neighbours.default == score_findings.NEIGHBOURS

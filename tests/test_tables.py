@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import statistics
@@ -17,6 +18,7 @@ import finished_study
 from noisesteps import tables
 from noisesteps.config import Study
 from noisesteps.errors import ConfigError, StageError
+from noisesteps.evaluation import copies
 from noisesteps.files import read_json, write_json
 from noisesteps.paths import Run, StudyPaths
 from noisesteps.tables.classifiers import effect_rows
@@ -457,3 +459,9 @@ def test_planning_imports_nothing_heavy():
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_the_cut_of_copies_is_the_one_that_scores_are_made_with():
+    assert scores.COPY_RATIO == copies.COPY_RATIO
+    neighbours = inspect.signature(copies.nearest_relative).parameters["neighbours"]
+    assert neighbours.default == scores.NEIGHBOURS

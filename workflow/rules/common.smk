@@ -182,6 +182,7 @@ def figure_inputs(wildcards):
         + [PATHS.data(dataset) / "dataset.json" for dataset in reads.datasets]
         + [PATHS.samples(run) / "sample.json" for run in reads.samples]
         + [PATHS.score(run) / "score.json" for run in reads.scores]
+        + [PATHS.reference(run.dataset) / "reference.json" for run in reads.scores[:1]]
         + [PATHS.model(run) / "history.csv" for run in reads.histories]
     )
 

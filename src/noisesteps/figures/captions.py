@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
 
 from pandas import DataFrame, Series
 
 from noisesteps.config import Classification, Study
 from noisesteps.figures import sources
+from noisesteps.figures.copies import SPACES, Neighbours, neighbours
 from noisesteps.figures.effects import LEVEL, outcome, points
 from noisesteps.figures.grids import DATASET_ROWS, columns_shown
 from noisesteps.figures.inputs import (
@@ -16,18 +17,18 @@ from noisesteps.figures.inputs import (
     figure_kind,
     rows_shown,
 )
-from noisesteps.figures.scores import comparable
+from noisesteps.figures.score_captions import (
+    fewer_steps,
+    measures,
+    quality_vs_cost,
+    schedule,
+    scores,
+)
+from noisesteps.figures.words import Caption, listed
 from noisesteps.paths import StudyPaths
 from noisesteps.tables import dissertation, read_table
 
-
-@dataclass(frozen=True)
-class Caption:
-    """A title, the conditions under it, and the content in words."""
-
-    title: str
-    text: str
-    alt: str
+__all__ = ["Caption", "describe"]
 
 
 def describe(figure: str, study: Study, paths: StudyPaths) -> Caption:
@@ -64,47 +65,53 @@ def _samples(study: Study, paths: StudyPaths, dataset: str) -> Caption:
         "the amplitude of the image that is left in x_T after T steps; sampling "
         "assumes that none is." + fewer,
         f"A grid of images generated for {dataset}: rows for T = "
-        f"{_listed(rows)}; one panel for each schedule: {', '.join(schedules)}.",
+        f"{listed(rows)}; one panel for each schedule: {', '.join(schedules)}.",
     )
 
 
-def _scores(study: Study, paths: StudyPaths, dataset: str) -> Caption:
-    table = read_table(f"fid_{dataset}", paths)
-    first = table.iloc[0]
-    lines = [
-        f"{schedule}: {_course(rows, 'value', '.1f')}"
-        for schedule, rows in table.groupby("schedule", sort=False)
-    ]
-    known = dataset in set(dissertation("fid")["dataset"])
-    beside = (
-        " The dissertation's FID (Inception-v3, N = 128) is another score, so it has "
-        "a panel of its own."
-        if known and not comparable(table, study.preprocess.image_size)
-        else ""
-    )
+def _copies(study: Study, paths: StudyPaths, dataset: str) -> Caption:
+    table = read_table("copies", paths)
+    table = table[table["dataset"] == dataset]
+    found = {space: neighbours(space, study, paths, dataset) for space in SPACES}
+    closest = [f"{SPACES[space]} {_closest(chosen)}" for space, chosen in found.items()]
+    shares = _near_copies(table)
     return Caption(
-        f"{dataset}: {first['metric']} over the number of noise steps",
-        f"N = {first['images']:,} generated images a model against "
-        f"{first['reference_images']:,} training images; extractor "
-        f"{first['extractor']}; schedules: {', '.join(study.diffusion.schedules)}."
-        + beside,
-        f"Line chart of {first['metric']} over T for {dataset}. {' '.join(lines)}",
+        f"{dataset}: the generated images that come closest to a training image",
+        "Left a generated image, right its nearest training image (mirrored where that "
+        f"is nearer), by features of {study.evaluation.extractor} or by pixels. The "
+        "number is their distance over the mean distance of the next nearest training "
+        f"images. {shares}",
+        f"Pairs of a generated image and its nearest training image of {dataset}. "
+        f"Smallest relative distance: {'; '.join(closest)}. {shares}",
     )
 
 
-def _course(rows: DataFrame, column: str, form: str) -> str:
-    """Say where a line starts, where it is lowest and where it ends."""
-    rows = rows.sort_values("steps")
-    first, last = rows.iloc[0], rows.iloc[-1]
-    best = rows.loc[rows[column].idxmin()]
+def _closest(found: Neighbours) -> str:
+    pair = found.generated[0]
+    beside = f", real images {found.real[0].relative:.2f}" if found.real else ""
+    return f"{pair.relative:.2f} ({pair.name}){beside}"
+
+
+def _near_copies(table: DataFrame) -> str:
+    """Say which share of a data set's generated images are near-copies."""
+    parts = [
+        f"{rows['copies'].sum() / rows['images'].sum():.1%} {SPACES[space]} (real "
+        f"held-out images: {_share(rows['real_share'].iloc[0])})"
+        for space, rows in table.groupby("space", sort=False)
+    ]
     return (
-        f"{first[column]:{form}} at T = {first['steps']}, lowest {best[column]:{form}} "
-        f"at T = {best['steps']}, {last[column]:{form}} at T = {last['steps']}."
+        f"Near-copies among {table['images'].sum() // len(parts):,} generated images: "
+        f"{', '.join(parts)}."
     )
+
+
+def _share(value: float) -> str:
+    return "none" if math.isnan(value) else f"{value:.1%}"
 
 
 def _generation_time(study: Study, paths: StudyPaths, _: str | None) -> Caption:
-    table = read_table("generation_time", paths).sort_values("steps")
+    table = read_table("generation_time", paths)
+    means = table.groupby("steps", as_index=False)["seconds_per_image"].mean()
     published = dissertation("generation_time")
     size = study.preprocess.image_size
     method = table["method"].iloc[0]
@@ -113,11 +120,12 @@ def _generation_time(study: Study, paths: StudyPaths, _: str | None) -> Caption:
     devices = "; ".join(dict.fromkeys(table["device"]))
     return Caption(
         "Time to generate images over the number of noise steps",
-        f"This study: {study.sampling.images:,} images of {size} × {size} pixels, "
-        f"{study.network.preset}, {method}, on {devices}. Dissertation: 128 images of "
-        "128 × 128 pixels on an NVIDIA Tesla P40. The axes differ.",
+        f"This study: {len(table):,} models, {study.sampling.images:,} images of "
+        f"{size} × {size} pixels, {study.network.preset}, {method}, on {devices}. "
+        "Dissertation: 128 images of 128 × 128 pixels on an NVIDIA Tesla P40. The axes "
+        "differ.",
         "Two line charts of generation time over T. This study: "
-        f"{_ends(table['steps'], table['seconds_per_image'])}. Dissertation: "
+        f"{_ends(means['steps'], means['seconds_per_image'])}. Dissertation: "
         f"{_ends(published['steps'], published['seconds'] / 128)}.",
     )
 
@@ -136,7 +144,7 @@ def _training_loss(study: Study, paths: StudyPaths, dataset: str) -> Caption:
         "different T see different amounts of noise, so a lower loss does not mean "
         "better images.",
         f"Line charts of the training loss of {dataset} over the updates, one line for "
-        f"each of T = {_listed(sorted(study.diffusion.steps))}; one panel for each "
+        f"each of T = {listed(sorted(study.diffusion.steps))}; one panel for each "
         f"schedule: {', '.join(study.diffusion.schedules)}.",
     )
 
@@ -208,14 +216,15 @@ def _sets(chosen: Classification) -> str:
     return "; ".join(words[name] for name in chosen.sets)
 
 
-def _listed(values: list[int]) -> str:
-    return ", ".join(map(str, values))
-
-
 DESCRIBE = {
     "dataset": _dataset,
     "samples": _samples,
-    "fid": _scores,
+    "schedule": schedule,
+    "fid": scores,
+    "scores": measures,
+    "fewer_steps": fewer_steps,
+    "quality_vs_cost": quality_vs_cost,
+    "copies": _copies,
     "generation_time": _generation_time,
     "training_loss": _training_loss,
     "classification": _classification,

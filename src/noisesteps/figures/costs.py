@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import cycle
+
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,12 +15,15 @@ from noisesteps.figures.inputs import evenly, figure_inputs
 from noisesteps.paths import StudyPaths
 from noisesteps.tables import dissertation, read_table
 
+# Data sets that share a network take the same time: their points lie on each other.
+POINTS = list(zip(style.SEQUENCE, "os^Dvp", strict=True))
 LEGEND_ENTRIES = 6  # shades between them are read from the order
 
 
 def draw_generation_time(study: Study, paths: StudyPaths, _: str | None) -> Figure:
     """Draw the time for `sampling.images` images over T, ours and the dissertation's.
 
+    A point is a model; the line is the mean over data sets, schedules and trainings.
     Runs that generated more images, for the classifiers, are scaled by their time an
     image. The two panels have axes of their own: the work and the machine differ.
     """
@@ -27,14 +32,16 @@ def draw_generation_time(study: Study, paths: StudyPaths, _: str | None) -> Figu
     figure = style.new_figure(style.WIDTH, 4.1)
     ours, theirs = figure.subplots(1, 2, width_ratios=[1.5, 1])
     unit, name = style.time_unit(table["shown"].max())
-    colours = dict(zip(study.datasets, style.SEQUENCE * 20, strict=False))
-    for (dataset, schedule), rows in table.groupby(["dataset", "schedule"], sort=False):
-        rows = rows.sort_values("steps")
-        several = len(study.diffusion.schedules) > 1
+    means = table.groupby("steps")["shown"].mean() / unit
+    ours.plot(means.index, means, color=style.INK, label="mean of all models")
+    for look, (dataset, rows) in zip(
+        cycle(POINTS), table.groupby("dataset", sort=False), strict=False
+    ):
+        colour, marker = look
         ours.plot(
-            rows["steps"], rows["shown"] / unit, color=colours[dataset],
-            marker=style.SCHEDULES[schedule][1], markerfacecolor="none",
-            label=f"{dataset}, {schedule}" if several else dataset,
+            rows["steps"], rows["shown"] / unit, color=colour, marker=marker,
+            linestyle="", markerfacecolor="none", markersize=5.5,
+            label=f"a model of {dataset}",
         )  # fmt: skip
     ours.set_ylabel(f"time for {study.sampling.images:,} images, {name}")
     ours.set_title("this study")

@@ -13,7 +13,7 @@ from noisesteps.figures import style
 LEVEL = 0.05  # probability of a false alarm among all the comparisons of a study
 # By whether a difference is distinguishable from zero: colour, and a filled dot.
 LOOKS = {True: (style.INK, True), False: ("#8a8a8a", False)}
-WIDTH = 43  # letters of a verdict above a panel
+WIDTH = 38  # letters of a verdict above a panel
 
 
 def outcome(row: Series) -> str:

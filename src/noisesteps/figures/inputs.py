@@ -11,14 +11,28 @@ from noisesteps.tables.inputs import CLASSIFIER_TABLES, table_names
 
 # More rows than these cannot be told apart on a page.
 MAX_ROWS = 20
-# What the figures of a kind show, as a heading.
+# What the figures of a kind show, as a heading, in reading order.
 TITLES = {
     "dataset": "Real images",
     "samples": "Generated images",
+    "schedule": "What a schedule leaves of the image",
     "fid": "Score over T",
+    "scores": "More scores over T",
+    "fewer_steps": "Few steps, to train with or to sample with",
+    "quality_vs_cost": "Score against time",
+    "copies": "Closest to a training image",
     "generation_time": "Generation time",
     "classification": "Classifiers",
     "training_loss": "Training loss",
+}
+# Of these there is one for the whole study, of the others one for each data set.
+OF_THE_STUDY = (
+    "schedule", "fewer_steps", "quality_vs_cost", "generation_time", "classification",
+)  # fmt: skip
+# These exist where the table of the same name does: with this key of the config.
+OPTIONAL = {
+    "fewer_steps": "sampling.fewer_steps",
+    "classification": "classification",
 }
 
 
@@ -36,13 +50,12 @@ class FigureInputs:
 def figure_kinds(study: Study) -> dict[str, tuple[str, str | None]]:
     """Map each figure's name to its kind and its data set, in reading order."""
     kinds: dict[str, tuple[str, str | None]] = {}
-    for kind in ("dataset", "samples", "fid"):
-        kinds |= {f"{kind}_{name}": (kind, name) for name in study.datasets}
-    kinds["generation_time"] = ("generation_time", None)
-    if study.classification:
-        kinds["classification"] = ("classification", None)
-    names = study.datasets
-    return kinds | {f"training_loss_{name}": ("training_loss", name) for name in names}
+    for kind in TITLES:
+        if kind in OPTIONAL and kind not in table_names(study):
+            continue
+        names = [None] if kind in OF_THE_STUDY else study.datasets
+        kinds |= {f"{kind}_{name}" if name else kind: (kind, name) for name in names}
+    return kinds
 
 
 def figure_title(kind: str) -> str:
@@ -64,11 +77,12 @@ def figure_kind(figure: str, study: Study) -> tuple[str, str | None]:
         If `figure` is not one of `figure_names(study)`.
     """
     kinds = figure_kinds(study)
-    if figure == "classification" and study.classification is None:
-        raise ConfigError(
-            "figure classification needs the key `classification`, which the study "
-            "lacks; add it or leave the figure out."
-        )
+    for optional, needed in OPTIONAL.items():
+        if figure == optional and optional not in kinds:
+            raise ConfigError(
+                f"figure {figure} needs the key `{needed}`, which the study lacks; "
+                "add it or leave the figure out."
+            )
     if figure not in kinds:
         raise ConfigError(
             f"there is no figure {figure}; choose one of {', '.join(kinds)}."
@@ -118,8 +132,21 @@ def figure_inputs(figure: str, study: Study) -> FigureInputs:
             shown = rows_shown(study)
             runs = [run for run in first_runs(dataset, study) if run.steps in shown]
             return FigureInputs(samples=tuple(runs))
+        case "schedule":
+            return FigureInputs(tables=("models",), datasets=tuple(study.datasets))
         case "fid":
-            return FigureInputs(tables=(figure,))
+            return FigureInputs(tables=(figure, "plateau"))
+        case "scores":
+            return FigureInputs(tables=(f"fid_{dataset}", "floor"))
+        case "fewer_steps":
+            return FigureInputs(tables=("fewer_steps", "fid"))
+        case "quality_vs_cost":
+            return FigureInputs(tables=("quality_vs_cost", "fid", "generation_time"))
+        case "copies":
+            runs = tuple(first_runs(dataset, study))
+            return FigureInputs(
+                tables=("copies",), samples=runs, scores=runs, datasets=(dataset,)
+            )
         case "generation_time":
             return FigureInputs(tables=("generation_time",))
         case "classification":

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from pandas import DataFrame
 
 from noisesteps.config import Study
@@ -15,6 +14,7 @@ from noisesteps.tables import dissertation, read_table
 from noisesteps.tables.published import IMAGE_SIZE, IMAGES
 
 NOT_NOISE = 0.05  # share of x_0 in x_T above which sampling from noise is a mismatch
+HALO = {"color": style.ORANGE, "alpha": 0.45, "markersize": 14, "markeredgewidth": 0}
 
 
 def draw_scores(study: Study, paths: StudyPaths, dataset: str) -> Figure:
@@ -24,31 +24,27 @@ def draw_scores(study: Study, paths: StudyPaths, dataset: str) -> Figure:
     any other score it gets a panel and an axis of its own.
     """
     table = read_table(f"fid_{dataset}", paths)
+    alike = candidates(read_table("plateau", paths), dataset)
     published = dissertation("fid").query("dataset == @dataset")
     same_axis = comparable(table, study.preprocess.image_size)
     panels = 1 if same_axis or published.empty else 2
-    figure = style.new_figure(style.WIDTH, 4.4)
+    figure = style.new_figure(style.WIDTH, 4.6)
     axes = figure.subplots(
         1, panels, width_ratios=[2.1, 1][:panels], squeeze=False
     ).flat
     main = axes[0]
-    for schedule, rows in table.groupby("schedule", sort=False):
-        _draw_line(main, schedule, rows.sort_values("steps"))
+    keys = _draw_lines(main, table, alike)
     steps = table["steps"].tolist()
     if same_axis and not published.empty:
         _draw_published(main, published)
         steps += published["steps"].tolist()
-    main.set_ylabel(f"{table['metric'].iloc[0]}, lower is better")
-    _finish(main, steps)
     _draw_floor(main, table)
-    _mark_mismatch(main, table)
-    style.legend_below(figure, main, columns=2)
+    main.set_ylabel(f"{table['metric'].iloc[0]}, lower is better")
+    style.steps_axis(main, steps, inches=5.8 if panels == 1 else 3.7)
+    style.from_zero(main)
+    style.legend_below(figure, main, columns=2, keys=keys)
     if panels == 2:
-        _draw_published(axes[1], published)
-        axes[1].set_title("dissertation", color=style.QUIET, fontsize=9)
-        axes[1].set_ylabel("FID, not comparable")
-        _finish(axes[1], published["steps"].tolist())
-        style.round_ticks(axes[1], 4)
+        _draw_beside(axes[1], published)
     return figure
 
 
@@ -58,32 +54,63 @@ def comparable(table: DataFrame, image_size: int) -> bool:
     return metrics == {"FID"} and counts == {IMAGES} and image_size == IMAGE_SIZE
 
 
-def mismatch_ends(table: DataFrame) -> float | None:
-    """Return the T up to which linear's x_T still shows x_0, or None if nowhere.
+def candidates(plateau: DataFrame, dataset: str) -> dict[str, list[int]]:
+    """Map each schedule to the T that cannot be told from its best.
 
-    Between two values of T the terminal signal falls about exponentially, so its
-    logarithm is interpolated; infinity means that it never gets small enough.
+    Empty where no test was made because the repeats give no interval.
     """
-    rows = table[table["schedule"] == "linear"].sort_values("steps")
-    above = rows[rows["terminal_signal"] > NOT_NOISE]
-    below = rows[rows["terminal_signal"] <= NOT_NOISE]
-    if above.empty:
-        return None
-    if below.empty:
-        return math.inf
-    left, right = above.iloc[-1], below.iloc[0]
-    fall = math.log(left["terminal_signal"] / right["terminal_signal"])
-    share = math.log(left["terminal_signal"] / NOT_NOISE) / fall
-    return float(left["steps"] + share * (right["steps"] - left["steps"]))
+    rows = plateau[(plateau["dataset"] == dataset) & plateau["best_value_low"].notna()]
+    return {
+        row.schedule: [int(steps) for steps in row.candidates.split()]
+        for row in rows.itertuples()
+    }
 
 
-def _draw_line(axes: Axes, schedule: str, rows: DataFrame) -> None:
+def mismatched(table: DataFrame) -> DataFrame:
+    """Return the rows whose x_T still shows x_0, while sampling starts from noise."""
+    return table[table["terminal_signal"] > NOT_NOISE]
+
+
+def _draw_lines(
+    axes: Axes, table: DataFrame, alike: dict[str, list[int]]
+) -> list[Line2D]:
+    """Draw a line a schedule; return what explains its markers."""
+    keys = []
+    not_noise = mismatched(table)
+    if not not_noise.empty:
+        axes.plot(not_noise["steps"], not_noise["value"], "o", zorder=1, **HALO)
+        label = rf"$x_T$ is not noise ($\sqrt{{\bar\alpha_T}}$ > {NOT_NOISE})"
+        keys.append(style.key(label, **HALO))
+    ruled_out = 0
+    for schedule, rows in table.groupby("schedule", sort=False):
+        rows = rows.sort_values("steps")
+        known = alike.get(schedule, rows["steps"].tolist())
+        worse = rows[~rows["steps"].isin(known)]
+        ruled_out += len(worse)
+        _draw_line(axes, schedule, rows, worse)
+    if alike:
+        keys.append(style.key("filled: cannot be told from its line's best T"))
+    if ruled_out:
+        label = "hollow: worse than its line's best T (95%)"
+        keys.append(style.key(label, markerfacecolor="white"))
+    return keys
+
+
+def _draw_line(axes: Axes, schedule: str, rows: DataFrame, worse: DataFrame) -> None:
     colour, marker = style.SCHEDULES[schedule]
     best = rows.loc[rows["value"].idxmin()]
     label = f"{schedule} (best: {best['value']:.1f} at T = {best['steps']:,})"
-    axes.plot(rows["steps"], rows["value"], color=colour, marker=marker, label=label)
+    style.draw_band(axes, rows, colour)
     axes.plot(
-        best["steps"], best["value"], marker="o", markersize=11, color=colour,
+        rows["steps"], rows["value"], color=colour, marker=marker, label=label,
+        markersize=6,
+    )  # fmt: skip
+    axes.plot(
+        worse["steps"], worse["value"], color=colour, marker=marker, linestyle="",
+        markersize=6, markerfacecolor="white",
+    )  # fmt: skip
+    axes.plot(
+        best["steps"], best["value"], marker="o", markersize=12, color=colour,
         markerfacecolor="none", markeredgewidth=1.2,
     )  # fmt: skip
 
@@ -95,28 +122,16 @@ def _draw_published(axes: Axes, published: DataFrame) -> None:
     )  # fmt: skip
 
 
-def _finish(axes: Axes, steps: list[int]) -> None:
-    style.steps_axis(axes, steps)
+def _draw_beside(axes: Axes, published: DataFrame) -> None:
+    _draw_published(axes, published)
+    axes.set_title("dissertation", color=style.QUIET, fontsize=9)
+    axes.set_ylabel("FID, not comparable")
+    style.steps_axis(axes, published["steps"].tolist(), inches=1.8)
     style.from_zero(axes)
 
 
 def _draw_floor(axes: Axes, table: DataFrame) -> None:
-    floor = table["real_floor"].iloc[0]
-    if math.isnan(floor):
-        return
-    label = f"real held-out images: {floor:.1f}"
-    axes.axhline(floor, color=style.INK, linewidth=1, linestyle=":", label=label)
-
-
-def _mark_mismatch(axes: Axes, table: DataFrame) -> None:
-    end = mismatch_ends(table)
-    if end is None:
-        return
-    left, right = axes.get_xlim()
-    axes.axvspan(left, min(end, right), color=style.ORANGE, alpha=0.13, linewidth=0)
-    axes.set_xlim(left, right)
-    axes.text(
-        0, 1.015, "shaded: with linear, $x_T$ is not noise "
-        rf"($\sqrt{{\bar\alpha_T}}$ > {NOT_NOISE})",
-        transform=axes.transAxes, fontsize=8, color="#8a5a00",
-    )  # fmt: skip
+    floor = table.iloc[0]
+    value, low, high = (floor[f"real_floor{end}"] for end in ("", "_low", "_high"))
+    label = f"real held-out images: {value:.1f}"
+    style.draw_floor(axes, value, low, high, label)

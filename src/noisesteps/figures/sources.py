@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -10,12 +11,38 @@ from pandas import DataFrame
 
 from noisesteps.errors import StageError
 from noisesteps.paths import Run, StudyPaths
+from noisesteps.tables.records import read_record
+
+if TYPE_CHECKING:
+    from noisesteps.data.array import Images
+
+NEIGHBOURS = {
+    "image": int,
+    "feature_index": int,
+    "feature_relative": float,
+    "pixel_index": int,
+    "pixel_distance": float,
+    "pixel_relative": float,
+}
 
 
 def _require(path: Path, stage: str) -> Path:
     if not path.is_file():
         raise StageError(f"{path} is missing; run the stage {stage} first.")
     return path
+
+
+def dataset_images(dataset: str, paths: StudyPaths) -> Images:
+    """Open a data set's training and held-out images.
+
+    Raises
+    ------
+    StageError
+        If the data set has not been preprocessed.
+    """
+    from noisesteps.data.array import load_images
+
+    return load_images(paths.data(dataset))
 
 
 def real_images(dataset: str, paths: StudyPaths) -> tuple[np.ndarray, int]:
@@ -26,10 +53,64 @@ def real_images(dataset: str, paths: StudyPaths) -> tuple[np.ndarray, int]:
     StageError
         If the data set has not been preprocessed.
     """
-    from noisesteps.data.array import load_images
+    found = dataset_images(dataset, paths)
+    return found.train, len(found.held_out)
 
-    images = load_images(paths.data(dataset))
-    return images.train, len(images.held_out)
+
+def mean_square(dataset: str, paths: StudyPaths) -> float:
+    """Return E[x_0²] over all values of the training images, which lie in [-1, 1].
+
+    Raises
+    ------
+    StageError
+        If the data set has not been preprocessed.
+    """
+    path = paths.data(dataset) / "dataset.json"
+    return read_record(path, "preprocess", ["mean_square"])["mean_square"]
+
+
+def real_neighbours(dataset: str, paths: StudyPaths, images: Images) -> DataFrame:
+    """Return the nearest training image of every held-out image; see `NEIGHBOURS`.
+
+    Images that are in the training set too, pixel by pixel, are left out.
+
+    Raises
+    ------
+    StageError
+        If the data set has not been described, or images are named that it lacks.
+    """
+    path = _require(paths.reference(dataset) / "nearest.csv", "reference")
+    rows = _neighbours(path, "reference", len(images.held_out), len(images.train))
+    return rows[rows["pixel_distance"] > 0]
+
+
+def neighbours(run: Run, paths: StudyPaths, train_images: int) -> DataFrame:
+    """Return the nearest training image of each of a run's images; see `NEIGHBOURS`.
+
+    Raises
+    ------
+    StageError
+        If the run has not been scored, or names images that are not there.
+    """
+    path = _require(paths.score(run) / "nearest.csv", "score")
+    return _neighbours(path, "score", len(generated_images(run, paths)), train_images)
+
+
+def _neighbours(path: Path, stage: str, images: int, train_images: int) -> DataFrame:
+    again = f"remove it and run the stage {stage} again."
+    if not path.read_text(encoding="utf-8").strip():  # no image, no column
+        return DataFrame(columns=list(NEIGHBOURS))
+    try:
+        rows = pd.read_csv(path, usecols=list(NEIGHBOURS), dtype=NEIGHBOURS)
+    except ValueError as error:
+        raise StageError(f"{path} cannot be read ({error}); {again}") from error
+    nearest = rows[["feature_index", "pixel_index"]].to_numpy()
+    if (rows["image"] >= images).any() or (nearest >= train_images).any():
+        raise StageError(
+            f"{path} names images that the {images} samples or {train_images} "
+            f"training images lack; {again}"
+        )
+    return rows
 
 
 def generated_images(run: Run, paths: StudyPaths) -> np.ndarray:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
+from pandas import DataFrame
 
 from noisesteps.files import atomic
 
@@ -28,6 +32,8 @@ SCHEDULES = {
     "cosine": (GREEN, "^"),
 }
 SEQUENCE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
+# How images are made: with every step that was trained, or with fewer of them.
+TRAINED, ANCESTRAL, DDIM = (INK, "o"), (PURPLE, "D"), (SKY, "v")
 SETTINGS = {
     "font.family": ["DejaVu Sans"],
     "font.size": 9,
@@ -118,24 +124,67 @@ def headline(figure: Figure, title: str, details: str) -> None:
         engine.set(rect=(edge, 0.01, 1 - 2 * edge, 0.99 - (top + 0.04) / height))
 
 
-def steps_axis(axes: Axes, steps: list[int]) -> None:
+def steps_axis(
+    axes: Axes,
+    steps: Sequence[int],
+    *,
+    inches: float = 5.5,
+    label: str = "number of noise steps T",
+    logarithmic: bool | None = None,
+) -> None:
     """Lay out the horizontal axis for the values of T.
 
     Values whose gaps differ tenfold, such as 10, 20, 1000, get a logarithmic axis.
+
+    Parameters
+    ----------
+    axes
+        Whose horizontal axis is laid out.
+    steps
+        The values of T that are drawn.
+    inches
+        About how long the axis is: labels that have no room are left out.
+    label
+        What the values are.
+    logarithmic
+        None: as the gaps between the values suggest.
     """
-    axes.set_xlabel("number of noise steps T")
-    values = sorted(set(steps))
+    axes.set_xlabel(label)
+    values = sorted({int(value) for value in steps})
     gaps = [right - left for left, right in pairwise(values)]
-    if gaps and max(gaps) > 10 * min(gaps):
+    if logarithmic is None:
+        logarithmic = bool(gaps) and max(gaps) > 10 * min(gaps)
+    if logarithmic:
         axes.set_xscale("log")
+        margin = (values[-1] / values[0]) ** 0.04
+        axes.set_xlim(values[0] / margin, values[-1] * margin)
     else:
         margin = 0.04 * (values[-1] - values[0]) or 0.5 * values[0]
         axes.set_xlim(values[0] - margin, values[-1] + margin)
-    if len(values) <= 6 or axes.get_xscale() == "log":
-        axes.set_xticks(values, [f"{value:,}" for value in values])
+    if len(values) <= 6 or logarithmic:
+        ticks = _apart(values, inches, math.log if logarithmic else float)
+        axes.set_xticks(ticks, [f"{value:,}" for value in ticks])
         axes.minorticks_off()
     else:
-        round_ticks(axes, 6)
+        round_ticks(axes, 6 if inches > 3 else 4 if inches > 2.2 else 3)
+
+
+def _apart(values: list[int], inches: float, scale: object) -> list[int]:
+    """Choose the ends, and from the left those between whose labels do not collide."""
+    if len(values) < 2:
+        return values
+    first, last = values[0], values[-1]
+    length = inches / (scale(last) - scale(first))
+
+    def collide(left: int, right: int) -> bool:
+        letters = (len(f"{left:,}") + len(f"{right:,}")) / 2
+        return (scale(right) - scale(left)) * length < 0.085 * letters + 0.1
+
+    kept = [first]
+    for value in values[1:-1]:
+        if not collide(kept[-1], value) and not collide(value, last):
+            kept.append(value)
+    return [*kept, last]
 
 
 def round_ticks(axes: Axes, ticks: int) -> None:
@@ -144,9 +193,78 @@ def round_ticks(axes: Axes, ticks: int) -> None:
     axes.xaxis.set_major_formatter("{x:,.0f}")
 
 
-def from_zero(axes: Axes) -> None:
-    """Start the vertical axis at zero, with room above the highest value."""
-    axes.set_ylim(0, 1.08 * axes.dataLim.ymax)
+def from_zero(*panels: Axes) -> None:
+    """Start the one vertical axis of panels at zero, with room above the highest value.
+
+    Below zero it starts where a line does. A band is cut at half as much again as the
+    highest line, so that a wide one does not flatten the rest.
+    """
+    lowest, highest = _ends(panels)
+    reached = max(axes.dataLim.ymax for axes in panels)
+    top = min(reached, 1.5 * highest) if highest > 0 else 0
+    for axes in panels:
+        axes.set_ylim(1.08 * min(lowest, 0), 1.08 * top or 1)
+
+
+def around(*panels: Axes) -> None:
+    """Fit the one vertical axis of panels to their lines, for a look at differences.
+
+    A band is cut at half the lines' height above and below them.
+    """
+    lowest, highest = _ends(panels)
+    height = highest - lowest or 0.5 * abs(highest)
+    bottom = max(min(axes.dataLim.ymin for axes in panels), lowest - 0.5 * height)
+    top = min(max(axes.dataLim.ymax for axes in panels), highest + 0.5 * height)
+    for axes in panels:
+        axes.set_ylim(
+            min(bottom - 0.05 * height, lowest - 0.15 * height),
+            max(top + 0.05 * height, highest + 0.15 * height),
+        )
+
+
+def _ends(panels: Sequence[Axes]) -> tuple[float, float]:
+    """Return the lowest and the highest value of the lines in some panels."""
+    lines = [line.get_ydata() for axes in panels for line in axes.get_lines()]
+    drawn = np.concatenate([np.asarray(line, float) for line in lines])
+    return float(np.nanmin(drawn)), float(np.nanmax(drawn))
+
+
+def interval_columns(name: str) -> tuple[str, str]:
+    """Name the columns of a table that hold the ends of a value's interval."""
+    return ("low", "high") if name == "value" else (f"{name}_low", f"{name}_high")
+
+
+def draw_band(
+    axes: Axes, rows: DataFrame, colour: str, name: str = "value", over: str = "steps"
+) -> None:
+    """Draw the intervals of a line as a band, with a stroke at every point.
+
+    Where the repeats give no interval, nothing is drawn.
+    """
+    low, high = (rows[column].to_numpy(float) for column in interval_columns(name))
+    places = rows[over].to_numpy(float)
+    known = ~np.isnan(low)
+    if not known.any():
+        return
+    axes.fill_between(places, low, high, color=colour, alpha=0.16, linewidth=0)
+    axes.vlines(
+        places[known], low[known], high[known], color=colour, alpha=0.6, linewidth=1
+    )
+
+
+def draw_floor(axes: Axes, value: float, low: float, high: float, label: str) -> None:
+    """Draw what real images score, with its interval, across the axes."""
+    if math.isnan(value):
+        return
+    axes.axhline(value, color=INK, linewidth=1, linestyle=":", label=label)
+    if not math.isnan(low):
+        axes.axhspan(low, high, color=INK, alpha=0.08, linewidth=0)
+
+
+def key(label: str, **look: object) -> Line2D:
+    """Return a legend entry for a mark, which is drawn in many colours."""
+    settings = {"color": QUIET, "marker": "o", "linestyle": "", "markersize": 6}
+    return Line2D([], [], label=label, **(settings | look))
 
 
 def time_unit(seconds: float) -> tuple[float, str]:
@@ -156,7 +274,11 @@ def time_unit(seconds: float) -> tuple[float, str]:
     return (60.0, "minutes") if seconds >= 180 else (1.0, "seconds")
 
 
-def legend_below(figure: Figure, axes: Axes, columns: int) -> None:
-    """Put the legend of one axes under the figure, where it covers no data."""
+def legend_below(
+    figure: Figure, axes: Axes, columns: int, keys: Sequence[Line2D] = ()
+) -> None:
+    """Put the legend of one axes, and `keys`, where they cover no data: below."""
     handles, labels = axes.get_legend_handles_labels()
+    handles += keys
+    labels += [key.get_label() for key in keys]
     figure.legend(handles, labels, loc="outside lower left", ncols=columns)

@@ -11,10 +11,9 @@ import pandas as pd
 from pandas import DataFrame, Series
 
 from noisesteps.tables.comparisons import TRAINED
+from noisesteps.tables.scores import COPY_RATIO, NEIGHBOURS
 
 LEVEL = 0.05
-# As noisesteps.evaluation.copies, which imports torch.
-COPY_RATIO, NEIGHBOURS = 0.5, 50
 SPACES = {"feature": "the extractor's features", "pixel": "pixels"}
 
 

@@ -24,6 +24,9 @@ CONDITIONS = (
     "metric", "images", "seeds", "reference_images", "extractor", "terminal_signal",
     "fid_infinity", "copies", "seconds_per_image",
 )  # fmt: skip
+# A near-copy is less than COPY_RATIO times as far from one training image as from the
+# NEIGHBOURS next ones; as in noisesteps.evaluation.copies, which imports torch.
+COPY_RATIO, NEIGHBOURS = 0.5, 50
 Records = list[dict[str, Any]]
 
 
