@@ -21,6 +21,7 @@ from noisesteps.errors import ConfigError, StageError
 from noisesteps.evaluation import copies
 from noisesteps.files import read_json, write_json
 from noisesteps.paths import Run, StudyPaths
+from noisesteps.tables import scores
 from noisesteps.tables.classifiers import effect_rows
 
 STUDY = finished_study.study()

@@ -99,7 +99,7 @@ def neighbours(run: Run, paths: StudyPaths, train_images: int) -> DataFrame:
 def _neighbours(path: Path, stage: str, images: int, train_images: int) -> DataFrame:
     again = f"remove it and run the stage {stage} again."
     if not path.read_text(encoding="utf-8").strip():  # no image, no column
-        return DataFrame(columns=list(NEIGHBOURS))
+        return DataFrame(columns=list(NEIGHBOURS)).astype(NEIGHBOURS)
     try:
         rows = pd.read_csv(path, usecols=list(NEIGHBOURS), dtype=NEIGHBOURS)
     except ValueError as error:
