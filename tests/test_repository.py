@@ -89,7 +89,7 @@ def test_the_template_is_a_study_once_its_folder_is_there(tmp_path, monkeypatch)
     Path("pictures").mkdir()
     study = load_study(ROOT / "config" / "own-images.yaml")
     dataset = study.datasets["pictures"]
-    assert dataset.held_out >= study.sampling.images * 2
+    assert dataset.held_out >= study.sampling.images * study.sampling.seeds
     assert study.training.seeds >= 2
 
 
