@@ -51,7 +51,7 @@ STUDY = {
     "classification": {
         **{"datasets": ["toy_flowers", "toy_butterflies"], "schedule": "linear"},
         **{"steps": 5, "images_per_class": 6, "architectures": ["resnet18"]},
-        **{"seeds": 1, "epochs": 1, "batch_size": 8, "sets": ["origin"]},
+        **{"seeds": 1, "epochs": 1, "batch_size": 8, "sets": ["mix"]},
     },
     "figures": {"grid_columns": 4, "dpi": 60},
 }
@@ -64,7 +64,7 @@ SAMPLES = RESULTS / "samples" / PLACE
 REFERENCE = RESULTS / "metrics/toy_flowers"
 SCORE = RESULTS / "metrics" / PLACE
 SETS = RESULTS / "sets"
-CLASSIFIER = RESULTS / "classification/resnet18/origin"
+CLASSIFIER = RESULTS / "classification/resnet18/mix"
 LOG = RESULTS / "logs/train" / PLACE
 # Everything imported that a stage needs: forking then takes milliseconds.
 PRELOADED = [
@@ -111,22 +111,14 @@ TRAIN = Stage(
 SAMPLE = Stage(("sample", *RUN), _in(SAMPLES, "images.npy", "sample.json"))
 REFER = Stage(
     ("reference", "--dataset", "toy_flowers"),
-    _in(REFERENCE, "reference.npz", "reference.json"),
+    _in(REFERENCE, "reference.npz", "features.npy", "reference.json"),
 )
-SCORES = Stage(("score", *RUN), _in(SCORE, "features.npy", "score.json"))
+SCORES = Stage(("score", *RUN), _in(SCORE, "features.npy", "nearest.csv", "score.json"))
 SET = Stage(
-    ("sets",),
-    (
-        *(
-            SETS / name / file
-            for name in ("origin", "synthesis", "mix", "test")
-            for file in ("labels.csv", "images.npy")
-        ),
-        SETS / "sets.json",
-    ),
+    ("sets", "--set", "mix"), _in(SETS / "mix", "labels.csv", "images.npy", "set.json")
 )
 CLASSIFY = Stage(
-    ("classify", "--architecture", "resnet18", "--set", "origin", "--seed", "0"),
+    ("classify", "--architecture", "resnet18", "--set", "mix", "--seed", "0"),
     _in(CLASSIFIER, "seed0.json"),
 )
 TABULATE = Stage(("tabulate", "--table", "fid"), _in(RESULTS / "tables", "fid.csv"))
@@ -168,7 +160,7 @@ def commands() -> list[tuple[str, ...]]:
         data = ("--dataset", name)
         lines += [("preprocess", *data), ("train", *run), ("sample", *run)]
         lines += [("reference", *data), ("score", *run)]
-    lines += [SET.command, CLASSIFY.command]
+    lines += [SET.command, ("sets", "--set", "test"), CLASSIFY.command]
     lines += [("tabulate", "--table", name) for name in table_names(study)]
     lines += [("draw", "--figure", name) for name in figure_names(study)]
     return [*lines, REPORT.command]

@@ -44,13 +44,15 @@ FILES = {
         (SCORES.command, SET.command, DRAW.command, EXPORT),
     ),
     REFERENCE / "reference.npz": (REFER, (SCORES.command,)),
-    SETS / "origin/images.npy": (SET, (CLASSIFY.command,)),
-    SETS / "test/labels.csv": (SET, (CLASSIFY.command,)),
+    REFERENCE / "features.npy": (REFER, (SCORES.command,)),
+    SETS / "mix/images.npy": (SET, (CLASSIFY.command,)),
+    SETS / "mix/labels.csv": (SET, (CLASSIFY.command,)),
     DATA / "dataset.json": (PREPROCESS, (TRAIN.command, SET.command)),
     MODEL / "model.json": (TRAIN, (SAMPLE.command, ("tabulate", "--table", "models"))),
     SAMPLES / "sample.json": (SAMPLE, (SCORES.command, SET.command, EXPORT)),
     harness.SCORE / "score.json": (SCORES, (TABULATE.command,)),
-    SETS / "sets.json": (SET, (CLASSIFY.command,)),
+    REFERENCE / "reference.json": (REFER, (SCORES.command,)),
+    SETS / "mix/set.json": (SET, (CLASSIFY.command,)),
 }
 READERS = [(path, line) for path, (_, lines) in FILES.items() for line in lines]
 FLIPS = 20
@@ -86,7 +88,7 @@ def refuses(here, path, line) -> None:
     message = read(here, line)
     assert path.as_posix() in message or path.parent.as_posix() in message
     assert "damaged" in message or "cannot be read" in message
-    assert "again" in message
+    assert "run `noisesteps " in message or "run the stage " in message
     assert harness.states(here) == before
     assert not (here / "exported").exists()
 
