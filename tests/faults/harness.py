@@ -111,7 +111,7 @@ TRAIN = Stage(
 SAMPLE = Stage(("sample", *RUN), _in(SAMPLES, "images.npy", "sample.json"))
 REFER = Stage(
     ("reference", "--dataset", "toy_flowers"),
-    _in(REFERENCE, "reference.npz", "features.npy", "reference.json"),
+    _in(REFERENCE, "reference.npz", "features.npy", "nearest.csv", "reference.json"),
 )
 SCORES = Stage(("score", *RUN), _in(SCORE, "features.npy", "nearest.csv", "score.json"))
 SET = Stage(
