@@ -9,7 +9,7 @@ GPUS ?= $(if $(shell nvidia-smi -L 2>/dev/null),1,$(CORES))
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) --resources gpu=$(GPUS)
 
-.PHONY: help demo small test lint format venv lock schema clean
+.PHONY: help demo small test test-faults lint format venv lock schema clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -33,6 +33,11 @@ small: $(VENV)/.runtime  ## run the small study on the real archives
 test: $(VENV)/.dev  ## run the linters and every test
 	$(MAKE) --no-print-directory lint
 	$(BIN)/python -m pytest
+
+test-faults: $(VENV)/.dev  ## injure small studies, all of it, and count into docs/reliability.md
+	$(BIN)/python -m pytest tests/faults -m "faults_full or not faults_full" \
+	  --timeout 1800 --fault-counts results/faults/counts.json
+	$(BIN)/python tests/faults/table.py results/faults/counts.json docs/reliability.md
 
 lint: $(VENV)/.dev  ## ruff, snakefmt and snakemake --lint
 	$(BIN)/ruff check src tests

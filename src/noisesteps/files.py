@@ -10,9 +10,12 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from noisesteps.errors import StageError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 UNWRITABLE = {
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO,
@@ -78,11 +81,12 @@ def sweep(output: Path) -> None:
     """Remove what killed processes left half written of `output`, a file or a folder.
 
     Only for the process that holds the lock of `output`: nobody else writes it then.
+    safetensors writes to a name of its own first, such as `.tmpcNBjVZ`.
     """
     folder, stem = (output, None) if output.is_dir() else (output.parent, output.stem)
     name = re.escape(stem) if stem else r".+"
-    leftover = re.compile(rf"\.{name}\.\d+\.partial(\..+)?")
-    for path in folder.glob(".*.partial*"):
+    leftover = re.compile(rf"\.{name}\.\d+\.partial(\..+)?|\.tmp\w{{6}}")
+    for path in folder.glob(".*"):
         if leftover.fullmatch(path.name) and path.is_file():
             path.unlink(missing_ok=True)
 
@@ -99,6 +103,21 @@ def write_text(path: str | Path, text: str) -> None:
     """Write `text` atomically as UTF-8."""
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_array(path: str | Path, array: np.ndarray) -> None:
+    """Write an array atomically as .npy.
+
+    Not by `numpy.save`: it leaves the last bytes in a C buffer, whose flush may fail on
+    a full disk without an error (numpy 2.4). Python's own files raise one.
+    """
+    import numpy as np
+    from numpy.lib.format import header_data_from_array_1_0, write_array_header_1_0
+
+    array = np.ascontiguousarray(array)
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        write_array_header_1_0(file, header_data_from_array_1_0(array))
+        file.write(array.data)
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from noisesteps.config import Study
 from noisesteps.errors import ConfigError, StageError
-from noisesteps.files import atomic, read_json
+from noisesteps.files import atomic, read_json, write_array
 from noisesteps.locks import alone, exclusive
 from noisesteps.paths import Run, StudyPaths
 from noisesteps.provenance import Provenance, code_digest
@@ -225,7 +225,7 @@ def sample(study: Study, run: Run, device: torch.device) -> None:
         device=device,
     )
     folder = paths.samples(run)
-    _write_array(folder / "images.npy", samples.images)
+    write_array(folder / "images.npy", samples.images)
     seconds = sum(samples.batch_seconds)
     record = {
         **_coordinates(run),
@@ -241,13 +241,6 @@ def sample(study: Study, run: Run, device: torch.device) -> None:
         "provenance": provenance.record(devices.describe(device)),
     }
     write_record(folder / "sample.json", record, "images.npy")
-
-
-def _write_array(path: Path, array: np.ndarray) -> None:
-    import numpy as np
-
-    with atomic(path) as temporary:
-        np.save(temporary, array, allow_pickle=False)
 
 
 def _require(path: Path, stage: str, settings: dict) -> dict:
@@ -301,7 +294,7 @@ def reference(study: Study, dataset: str, device: torch.device) -> None:
     )
     folder = paths.reference(dataset)
     described.statistics.save(folder / "reference.npz")
-    _write_array(folder / "features.npy", described.features)
+    write_array(folder / "features.npy", described.features)
     _write_rows(folder / "nearest.csv", neighbours)
     record["dataset"] = dataset
     record["provenance"] = provenance.record(devices.describe(device))
@@ -340,7 +333,7 @@ def score(study: Study, run: Run, device: torch.device) -> None:
         key=_key(study, "score", run),
     )
     folder = paths.score(run)
-    _write_array(folder / "features.npy", features)
+    write_array(folder / "features.npy", features)
     _write_rows(folder / "nearest.csv", neighbours)
     record |= _coordinates(run)
     record["seconds_per_image"] = sampled["seconds_per_image"]

@@ -19,7 +19,7 @@ import numpy as np
 from noisesteps.classification.augmentation import augment
 from noisesteps.data.array import Images
 from noisesteps.errors import StageError
-from noisesteps.files import atomic, write_text
+from noisesteps.files import write_array, write_text
 from noisesteps.seeds import numpy_generator
 
 COLUMNS = ("index", "label", "class", "source")
@@ -64,8 +64,7 @@ class LabelledSet:
         for index, label in enumerate(self.labels.tolist()):
             writer.writerow((index, label, self.classes[label], self.sources[index]))
         write_text(Path(folder, "labels.csv"), table.getvalue())
-        with atomic(Path(folder, "images.npy")) as temporary:
-            np.save(temporary, self.images, allow_pickle=False)
+        write_array(Path(folder, "images.npy"), self.images)
 
     @classmethod
     def load(cls, folder: str | Path) -> LabelledSet:

@@ -26,7 +26,7 @@ from noisesteps.data.readers import Candidate, Raw, Reader, open_reader
 from noisesteps.data.selection import Pool, make_pools, too_few
 from noisesteps.data.toys import DRAWINGS
 from noisesteps.errors import DataError
-from noisesteps.files import atomic, checksum, write_text
+from noisesteps.files import atomic, checksum, write_text, writing
 from noisesteps.seeds import numpy_generator
 
 logger = logging.getLogger(__name__)
@@ -123,7 +123,7 @@ def prepare(
     """
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=output) as file:
+    with writing(output / "images.npy"), tempfile.TemporaryFile(dir=output) as file:
         scratch = _Scratch(file, preprocess.image_size)
         if isinstance(dataset, config.Toy):
             outcome = _draw(name, dataset, seed, scratch)

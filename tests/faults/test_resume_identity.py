@@ -1,0 +1,102 @@
+"""A checkpoint of another config, data set or code is never resumed from."""
+
+from dataclasses import dataclass
+
+import harness
+import pytest
+import yaml
+from harness import CHECKPOINT, PREPROCESS, RESULTS, TRAIN, DieWriting
+
+STEPS = {"schedules": ["linear"], "steps": [5, 6]}
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory):
+    """Return a study whose training died after 4 updates."""
+    folder = harness.build(
+        tmp_path_factory.mktemp("interrupted"), [PREPROCESS.command], diffusion=STEPS
+    )
+    harness.run(folder, *TRAIN.command, injury=DieWriting(CHECKPOINT, 10, time=3))
+    assert (folder / CHECKPOINT).exists()
+    return folder
+
+
+@dataclass(frozen=True)
+class OtherCode:
+    """Let the code's digest be another one, as after an edit."""
+
+    def __call__(self) -> None:
+        from noisesteps import stages
+
+        stages.code_digest = lambda *rooms: "ab" * 32
+
+
+def other_rate(folder):
+    harness.write_config(folder, diffusion=STEPS, training={"learning_rate": 3e-4})
+
+
+def other_seed(folder):
+    harness.write_config(folder, diffusion=STEPS, seed=8)
+    harness.run(folder, *PREPROCESS.command).check()
+
+
+def other_images(folder):
+    """Other images under the same values, as after a change of the decoder."""
+    import numpy as np
+
+    from noisesteps.files import checksum, read_json, write_array
+    from noisesteps.records import write_record
+
+    path = folder / harness.DATA / "images.npy"
+    record = read_json(path.with_name("dataset.json"))
+    write_array(path, np.load(path)[:, :, ::-1].copy())
+    record["sha256"] = checksum(path)
+    names = ("images.npy", "manifest.csv", "rejected.csv")
+    write_record(path.with_name("dataset.json"), record, *names)
+
+
+def same(folder):
+    pass
+
+
+CASES = {
+    "config": (other_rate, None, ["settings.training.learning_rate"]),
+    "seed": (other_seed, None, ["images", "settings.seed"]),
+    "data": (other_images, None, ["images"]),
+    "code": (same, OtherCode(), ["code"]),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_foreign_checkpoint_is_not_used_and_said_why(interrupted, tmp_path, case):
+    change, injury, reasons = CASES[case]
+    folder = harness.copy(interrupted, tmp_path / "with")
+    change(folder)
+    fresh = harness.copy(folder, tmp_path / "without")
+    (fresh / CHECKPOINT).unlink()
+    ended = harness.run(folder, *TRAIN.command, injury=injury).check()
+    said = f"{CHECKPOINT} is of another run, which differs in {', '.join(reasons)};"
+    assert said in ended.output
+    assert harness.resumptions(folder) == [0, 0]
+    harness.run(fresh, *TRAIN.command, injury=injury).check()
+    assert harness.same_files(fresh, folder, TRAIN.outputs)
+
+
+def test_the_checkpoint_of_another_number_of_steps_is_not_used(interrupted, tmp_path):
+    """Network, images and code are the same; only T differs."""
+    folder = harness.copy(interrupted, tmp_path / "study")
+    other = RESULTS / "checkpoints/toy_flowers/linear/T6" / CHECKPOINT.name
+    (folder / other).parent.mkdir()
+    (folder / CHECKPOINT).rename(folder / other)
+    ended = harness.run(folder, "train", *harness.RUN[:-1], "6").check()
+    assert f"{other} is of another run, which differs in model;" in ended.output
+
+
+def test_its_own_checkpoint_is_used(interrupted, tmp_path):
+    """Values that change no weight leave the checkpoint usable."""
+    folder = harness.copy(interrupted, tmp_path / "study")
+    values = yaml.safe_load((folder / "tiny.yaml").read_text())
+    values["training"] |= {"checkpoint_epochs": 2, "log_steps": 3}
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(values))
+    harness.run(folder, *TRAIN.command).check()
+    assert harness.resumptions(folder) == [0, 4]
