@@ -13,6 +13,7 @@ import yaml
 
 from noisesteps import figures, tables
 from noisesteps.config import load_study
+from noisesteps.tables.build import COLUMNS
 from test_workflow import dry_run, planned_jobs
 
 ROOT = Path(__file__).parents[1]
@@ -124,6 +125,13 @@ def test_the_page_on_own_images_names_what_there_is(classifying):
     assert drawn
     for name in drawn:
         assert name.format(dataset="cats") in figures.figure_names(classifying)
+
+
+def test_the_page_on_own_images_names_columns_that_there_are():
+    page = text_of("docs/own-images.md").split("\n## 6.")[1].split("\n## 7.")[0]
+    named = set(re.findall(r"`([a-z_]+)`", page)) - {"linear", "seed"}
+    columns = {name for table in COLUMNS.values() for name in table}
+    assert {"candidates", "pareto", "p_holm"} <= named <= columns
 
 
 def test_the_page_on_own_images_names_keys_that_there_are(classifying):
