@@ -9,7 +9,7 @@ GPUS ?= $(if $(shell nvidia-smi -L 2>/dev/null),1,$(CORES))
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) --resources gpu=$(GPUS)
 
-.PHONY: help demo small test test-faults lint format venv lock schema clean
+.PHONY: help demo small test test-faults test-slurm lint format venv slurm lock schema clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -39,6 +39,9 @@ test-faults: $(VENV)/.dev  ## injure small studies, all of it, and count into do
 	  --timeout 1800 --fault-counts results/faults/counts.json
 	$(BIN)/python tests/faults/table.py results/faults/counts.json docs/reliability.md
 
+test-slurm: $(VENV)/slurm/.done  ## run a tiny study on a SLURM cluster of its own (Linux)
+	$(VENV)/slurm/bin/python -m pytest -m slurm tests/slurm
+
 lint: $(VENV)/.dev  ## ruff, snakefmt and snakemake --lint
 	$(BIN)/ruff check src tests
 	$(BIN)/ruff format --check src tests
@@ -58,6 +61,8 @@ lock:  ## resolve the pinned environments anew (needs uv)
 	  --no-header --no-annotate -q -o envs/noisesteps.lock
 	uv pip compile pyproject.toml --extra dev -c envs/noisesteps.lock --universal \
 	  --python-version 3.11 --generate-hashes --no-header --no-annotate -q -o envs/dev.lock
+	uv pip compile pyproject.toml --extra slurm -c envs/noisesteps.lock --universal \
+	  --python-version 3.11 --generate-hashes --no-header --no-annotate -q -o envs/slurm.lock
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
@@ -70,8 +75,22 @@ $(VENV)/.runtime: envs/noisesteps.lock pyproject.toml | $(VENV)/bin/python
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
+slurm: $(VENV)/.runtime  ## add Snakemake's plugin for SLURM to .venv
+	$(PIP) install --quiet --require-hashes --requirement envs/slurm.lock
+
 $(VENV)/.dev: envs/dev.lock $(VENV)/.runtime
 	$(PIP) install --quiet --require-hashes --requirement envs/dev.lock
+	@touch $@
+
+# What the tests of SLURM run on: the environment and the plugin above it. In the
+# environment itself it would cost every snakemake 9 s where no cluster answers.
+$(VENV)/slurm/.done: envs/slurm.lock $(VENV)/.dev
+	$(BIN)/python -m venv --without-pip --clear $(VENV)/slurm
+	$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" \
+	  % sysconfig.get_path("purelib"))' > $(VENV)/slurm/environment.pth
+	mv $(VENV)/slurm/environment.pth $(VENV)/slurm/lib/python3*/site-packages/
+	$(VENV)/slurm/bin/python -m pip --disable-pip-version-check install --quiet \
+	  --require-hashes --requirement envs/slurm.lock
 	@touch $@
 
 clean:  ## remove the demo's results

@@ -1,48 +1,138 @@
-"""Jobs that start together must not share a GPU."""
+"""Jobs that start together must not share a GPU; what SLURM gave is used."""
 
+import logging.handlers
+import multiprocessing
+import os
 import subprocess
-import sys
+import time
 
 import pytest
+import yaml
 
 from noisesteps import devices
 from noisesteps.errors import ConfigError
-
-CLAIM = """
-import sys
-from pathlib import Path
-from noisesteps.devices import claim
-print(claim(2, Path(sys.argv[1])), flush=True)
-sys.stdin.read()
-"""
+from pretended_gpus import interpreter, told
+from test_workflow import ROOT, TINY
 
 
-def started(folder):
-    """Start a process that claims one of two GPUs and holds it."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", CLAIM, str(folder)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
+class Holder:
+    """A process that claims one of some GPUs and holds it until it ends."""
+
+    def __init__(self, folder, count, environment):
+        context = multiprocessing.get_context("fork")  # without importing torch anew
+        self.answer, sending = context.Pipe()
+        arguments = (folder, count, environment, sending)
+        self.process = context.Process(target=hold, args=arguments)
+        self.process.start()
+        self.device, self.warnings = self.answer.recv()
+
+    def kill(self):
+        self.process.kill()
+        self.process.join()
+
+
+def hold(folder, count, environment, answer):
+    os.environ.clear()
+    os.environ.update(without_devices() | environment)
+    warnings = logging.handlers.BufferingHandler(capacity=10)
+    devices.log.addHandler(warnings)
+    number = devices.claim(count, folder)
+    answer.send((number, [record.getMessage() for record in warnings.buffer]))
+    time.sleep(600)
+
+
+def without_devices():
+    hidden = ("CUDA_VISIBLE_DEVICES", "SLURM_STEP_GPUS", "SLURM_JOB_GPUS")
+    return {key: value for key, value in os.environ.items() if key not in hidden}
+
+
+@pytest.fixture
+def holders(tmp_path):
+    """Start processes that hold GPUs; they end with the test."""
+    started = []
+
+    def start(count=4, **environment):
+        started.append(Holder(tmp_path, count, environment))
+        return started[-1]
+
+    yield start
+    for holder in started:
+        holder.kill()
+
+
+def test_four_processes_hold_four_gpus_and_a_fifth_shares_one(holders):
+    four = [holders() for _ in range(4)]
+    assert [holder.device for holder in four] == [0, 1, 2, 3]
+    fifth, sixth = holders(), holders()
+    assert (fifth.device, sixth.device) == (0, 1)
+    assert "sharing number 0" in fifth.warnings[0]
+    assert not any(holder.warnings for holder in four)
+
+
+def test_a_killed_process_gives_its_gpu_back(holders):
+    four = [holders() for _ in range(4)]
+    four[2].kill()
+    assert holders().device == 2
+
+
+def test_visible_devices_are_told_apart(holders):
+    hidden = {"CUDA_VISIBLE_DEVICES": "3"}
+    assert holders(1, **hidden).device == 0
+    assert [holders().device for _ in range(3)] == [0, 1, 2]
+    fourth = holders(1, **hidden)
+    assert fourth.device == 0
+    assert "sharing number 0" in fourth.warnings[0]
+
+
+def test_jobs_that_slurm_confines_do_not_take_each_other_for_sharers(holders):
+    """Every confined job counts from 0; SLURM alone knows which device that is."""
+    first = holders(1, CUDA_VISIBLE_DEVICES="0", SLURM_STEP_GPUS="2")
+    second = holders(1, CUDA_VISIBLE_DEVICES="0", SLURM_STEP_GPUS="3")
+    assert (first.device, second.device) == (0, 0)
+    assert first.warnings == second.warnings == []
+
+
+@pytest.mark.parametrize("name", ["GPU-8f6d/1", " 2", "MIG-GPU-0a/1/0", "0,1"])
+def test_any_name_of_a_device_makes_a_lock_in_the_folder(tmp_path, monkeypatch, name):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", name)
+    count = len(name.split(","))
+    assert devices.claim(count, tmp_path) == 0
+    (lock,) = tmp_path.iterdir()
+    assert lock.suffix == ".lock"
+
+
+@pytest.mark.workflow
+def test_four_trainings_of_a_study_train_on_four_gpus_at_once(tmp_path):
+    """Snakemake with gpu=4: real trainings, each told to use a device of its own."""
+    python = interpreter(tmp_path / "environment")
+    study = TINY | {
+        "datasets": {"toy_flowers": {"format": "toy_flowers", "train": 20}},
+        "diffusion": {"schedules": ["linear"], "steps": [2, 3, 4, 5, 6]},
+        "classification": None,
+    }
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(study))
+    lines = tmp_path / "told.jsonl"
+    command = [python, "-m", "snakemake", "--cores", "4", "--resources", "gpu=4"]
+    command += ["--snakefile", ROOT / "Snakefile", "--configfile", "tiny.yaml"]
+    environment = {"TOLD": str(lines), "PRETENDED_GPUS": "4", "TMPDIR": str(tmp_path)}
+    environment |= {"OMP_NUM_THREADS": "1", "AT_ONCE": "4"}
+    result = subprocess.run(
+        [*map(str, command), "--until", "train"],
+        cwd=tmp_path,
+        env=without_devices() | environment,
+        capture_output=True,
         text=True,
     )
-    return process, int(process.stdout.readline())
-
-
-def test_each_process_claims_a_gpu_of_its_own(tmp_path):
-    first, one = started(tmp_path)
-    second, two = started(tmp_path)
-    assert {one, two} == {0, 1}
-    first.communicate()
-    third, again = started(tmp_path)
-    assert again == one
-    second.communicate()
-    third.communicate()
-
-
-def test_visible_devices_are_told_apart(tmp_path, monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
-    assert devices.claim(1, tmp_path) == 0
-    assert (tmp_path / "noisesteps-gpu-3.lock").exists()
+    assert result.returncode == 0, result.stderr[-3000:]
+    trainings = told(lines)
+    assert len({tuple(line["arguments"]) for line in trainings}) == 5
+    first_four = {line["device"] for line in trainings[:4]}
+    assert first_four == {"cuda:0", "cuda:1", "cuda:2", "cuda:3"}
+    logs = [
+        path.read_text() for path in tmp_path.glob("results/*/logs/train/*/*/*.log")
+    ]
+    assert len(logs) == 5
+    assert not any("sharing" in text for text in logs)
 
 
 @pytest.mark.parametrize("name", ["cuda:99", "abacus", ""])

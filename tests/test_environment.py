@@ -34,7 +34,7 @@ def conda():
     return dict(re.split(r"\s*==?\s*", line) for line in lines)
 
 
-@pytest.mark.parametrize("lock", ["noisesteps.lock", "dev.lock"])
+@pytest.mark.parametrize("lock", ["noisesteps.lock", "dev.lock", "slurm.lock"])
 def test_a_lock_pins_every_dependency_with_hashes_and_names_no_address(lock):
     text = (ROOT / "envs" / lock).read_text()
     assert set(direct_dependencies()) <= set(locked(lock))
@@ -44,9 +44,16 @@ def test_a_lock_pins_every_dependency_with_hashes_and_names_no_address(lock):
     assert "-index" not in text
 
 
-def test_the_two_locks_agree():
-    runtime, development = locked("noisesteps.lock"), locked("dev.lock")
-    assert runtime.items() <= development.items()
+@pytest.mark.parametrize("lock", ["dev.lock", "slurm.lock"])
+def test_the_locks_agree(lock):
+    assert locked("noisesteps.lock").items() <= locked(lock).items()
+
+
+def test_only_the_lock_for_slurm_has_its_plugin():
+    """Where SLURM's client finds no controller, importing the plugin takes 9 s."""
+    plugin = "snakemake-executor-plugin-slurm"
+    assert plugin in locked("slurm.lock")
+    assert plugin not in locked("noisesteps.lock").keys() | locked("dev.lock").keys()
 
 
 def test_the_conda_environment_has_the_locked_versions():

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import platform
+import re
 import tempfile
 from pathlib import Path
 
@@ -45,8 +47,8 @@ def claim(devices: int, folder: Path | None = None) -> int:
 
     Snakemake counts GPUs and hands out none, so that jobs which start together would
     all take the first. A lock file for each device, held until the process ends, keeps
-    them apart; where all are taken, one is shared. Numbers count within
-    CUDA_VISIBLE_DEVICES, whose value is part of the lock's name.
+    the processes of one user apart. Where all are taken, the one that the fewest hold
+    is shared, with a warning.
 
     Parameters
     ----------
@@ -55,21 +57,44 @@ def claim(devices: int, folder: Path | None = None) -> int:
     folder
         Where the lock files lie; None is the system's folder for temporary files.
     """
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    names = visible.split(",") if visible else [str(n) for n in range(devices)]
-    for number, name in enumerate(names[:devices]):
-        lock = FileLock(
-            (folder or Path(tempfile.gettempdir())) / f"noisesteps-gpu-{name}.lock",
-            mode=0o666,
+    folder = folder or Path(tempfile.gettempdir())
+    names = list(enumerate(_device_names(devices)))
+    holders, number = next(
+        (holders, number)
+        for holders in itertools.count()
+        for number, name in names
+        if _lock(folder / f"noisesteps-{os.getuid()}-{name}.{holders}.lock")
+    )
+    if holders:
+        log.warning(
+            "Every GPU is in use by another noisesteps process; sharing number %d.",
+            number,
         )
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            continue
-        _claimed.append(lock)
-        return number
-    log.warning("Every GPU is in use by another noisesteps process; sharing one.")
-    return os.getpid() % devices
+    return number
+
+
+def _device_names(devices: int) -> list[str]:
+    """Name the visible devices, in their order, alike in all processes of a machine.
+
+    SLURM's list comes first: where it confines a job to its devices, every job counts
+    them from 0.
+    """
+    for variable in ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS", "CUDA_VISIBLE_DEVICES"):
+        names = [name.strip() for name in os.environ.get(variable, "").split(",")]
+        if len(names) == devices and all(names):
+            return [f"gpu-{re.sub(r'[^A-Za-z0-9-]', '_', name)}" for name in names]
+    return [f"gpu-{number}" for number in range(devices)]
+
+
+def _lock(path: Path) -> bool:
+    """Hold a lock file until this process ends; False if another process has it."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return False
+    _claimed.append(lock)
+    return True
 
 
 def set_threads(threads: int | None) -> None:

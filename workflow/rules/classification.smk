@@ -12,8 +12,8 @@ rule sets:
     conda:
         "../../envs/noisesteps.yaml"
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=memory_mb("sets"),
+        runtime=minutes("sets"),
     params:
         settings=settings("sets"),
     shell:
@@ -40,8 +40,8 @@ rule classify:
     threads: gpu_threads()
     resources:
         gpu=1,
-        mem_mb=8000,
-        runtime=120,
+        mem_mb=memory_mb("classify"),
+        runtime=minutes("classify"),
     params:
         settings=settings("classify"),
     shell:

@@ -18,7 +18,9 @@ from noisesteps import figures, tables
 from noisesteps.config import SetName, Study, load_study
 from noisesteps.errors import NoisestepsError
 from noisesteps.figures.inputs import figure_kind, figure_title
+from noisesteps.files import read_json
 from noisesteps.locks import exclusive
+from noisesteps.needs import needs
 from noisesteps.paths import Run, StudyPaths
 from noisesteps.tables.inputs import table_title
 
@@ -128,6 +130,38 @@ def coordinates(wildcards):
     if run.seed:
         options += f" --training-seed {run.seed}"
     return options + (f" --sampler {run.sampler}" if run.sampler else "")
+
+
+def minutes(stage):
+    """Return a resources function: the time that a job of `stage` asks for."""
+    return lambda wildcards, attempt: requested(stage, wildcards, attempt).minutes
+
+
+def memory_mb(stage):
+    """Return a resources function: the memory that a job of `stage` asks for."""
+    return lambda wildcards, attempt: requested(stage, wildcards, attempt).memory_mb
+
+
+def requested(stage, wildcards, attempt):
+    dataset = wildcards.get("dataset")
+    return needs(
+        STUDY,
+        stage,
+        dataset=dataset,
+        steps=int(wildcards.get("steps", 0)),
+        images=counted_images(dataset),
+        attempt=attempt,
+    )
+
+
+def counted_images(dataset):
+    """Return how many images there are to train on; None before `preprocess` ran."""
+    try:
+        return read_json(StudyPaths(STUDY.study).data(dataset) / "dataset.json")[
+            "train"
+        ]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def gpu_threads():

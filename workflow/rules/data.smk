@@ -34,8 +34,8 @@ rule preprocess:
         "../../envs/noisesteps.yaml"
     threads: 2
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=memory_mb("preprocess"),
+        runtime=minutes("preprocess"),
     params:
         settings=settings("preprocess"),
     shell:

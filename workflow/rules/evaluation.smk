@@ -17,8 +17,8 @@ rule reference:
     threads: gpu_threads()
     resources:
         gpu=1,
-        mem_mb=8000,
-        runtime=240,
+        mem_mb=memory_mb("reference"),
+        runtime=minutes("reference"),
     params:
         settings=settings("reference"),
     shell:
@@ -48,8 +48,8 @@ rule score:
     threads: gpu_threads()
     resources:
         gpu=1,
-        mem_mb=8000,
-        runtime=60,
+        mem_mb=memory_mb("score"),
+        runtime=minutes("score"),
     params:
         settings=settings("score"),
         coordinates=coordinates,

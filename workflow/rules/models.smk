@@ -18,8 +18,8 @@ rule train:
     threads: gpu_threads()
     resources:
         gpu=1,
-        mem_mb=8000,
-        runtime=2880,
+        mem_mb=memory_mb("train"),
+        runtime=minutes("train"),
     params:
         settings=settings("train"),
         coordinates=coordinates,
@@ -44,8 +44,8 @@ rule sample:
     threads: gpu_threads()
     resources:
         gpu=1,
-        mem_mb=8000,
-        runtime=720,
+        mem_mb=memory_mb("sample"),
+        runtime=minutes("sample"),
     params:
         settings=settings("sample"),
         coordinates=coordinates,

@@ -15,8 +15,8 @@ rule tabulate:
     conda:
         "../../envs/noisesteps.yaml"
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=memory_mb("tabulate"),
+        runtime=minutes("tabulate"),
     params:
         settings=settings("tabulate"),
     shell:
@@ -42,8 +42,8 @@ rule draw:
     conda:
         "../../envs/noisesteps.yaml"
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=memory_mb("draw"),
+        runtime=minutes("draw"),
     params:
         settings=settings("draw"),
     shell:
@@ -69,8 +69,8 @@ rule report:
     conda:
         "../../envs/noisesteps.yaml"
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=memory_mb("report"),
+        runtime=minutes("report"),
     params:
         settings=settings("report"),
     shell:
