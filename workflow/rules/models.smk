@@ -24,7 +24,7 @@ rule train:
         settings=settings("train"),
         coordinates=coordinates,
     shell:
-        'python -m noisesteps train --config "$NOISESTEPS_CONFIG" {params.coordinates} '
+        'exec python -m noisesteps train --config "$NOISESTEPS_CONFIG" {params.coordinates} '
         "--threads {threads} > {log:q} 2>&1"
 
 
