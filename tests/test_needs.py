@@ -15,7 +15,8 @@ from noisesteps.files import write_json
 from noisesteps.models import UNet
 from noisesteps.models.presets import PRESETS
 from noisesteps.needs import NETWORKS, START_MINUTES, needs
-from noisesteps.paths import StudyPaths
+from noisesteps.paths import Run, StudyPaths
+from noisesteps.tables.published import IMAGES
 from noisesteps.tables.published import dissertation as published
 from test_workflow import ROOT, dry_run
 
@@ -29,7 +30,7 @@ TRAINING_IMAGES = {
 
 @pytest.fixture(scope="module")
 def dissertation():
-    return load_study("config/config.yaml")
+    return load_study(ROOT / "config" / "config.yaml")
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -56,9 +57,11 @@ def test_a_training_asks_for_what_the_dissertation_took_and_not_twice(
 
 
 def test_sampling_asks_for_what_the_dissertation_took_and_not_three_times(dissertation):
+    of_each = dissertation.sample_images(Run("anime_faces", "linear", 100)) / IMAGES
     for row in published("generation_time").itertuples():
-        asked = needs(dissertation, "sample", steps=row.steps).minutes - START_MINUTES
-        assert 1 < asked * 60 / row.seconds < 3
+        run = Run("anime_faces", "linear", row.steps)
+        asked = needs(dissertation, "sample", run=run).minutes - START_MINUTES
+        assert 1 < asked * 60 / (of_each * row.seconds) < 3
 
 
 @given(
@@ -72,8 +75,9 @@ def test_sampling_asks_for_what_the_dissertation_took_and_not_three_times(disser
 def test_more_work_asks_for_no_less(steps, images, attempt, stage):
     chosen = small_study()
     where = {"dataset": "oxford_flowers", "attempt": attempt}
-    least = needs(chosen, stage, steps=steps, images=images, **where)
-    more = needs(chosen, stage, steps=2 * steps, images=2 * images, **where)
+    runs = [Run("oxford_flowers", "linear", T) for T in (steps, 2 * steps)]
+    least = needs(chosen, stage, run=runs[0], images=images, **where)
+    more = needs(chosen, stage, run=runs[1], images=2 * images, **where)
     assert START_MINUTES <= least.minutes <= more.minutes
     assert 0 < least.memory_mb <= more.memory_mb
 
@@ -83,9 +87,12 @@ def test_time_grows_with_steps_images_and_network(dissertation):
         return needs(dissertation, stage, **where).minutes - START_MINUTES
 
     faces = {"dataset": "anime_faces"}
-    assert minutes("sample", steps=2000) == pytest.approx(
-        10 * minutes("sample", steps=200), abs=10
+    few, many = (Run("anime_faces", "linear", steps) for steps in (200, 2000))
+    assert minutes("sample", run=many) == pytest.approx(
+        10 * minutes("sample", run=few), abs=10
     )
+    respaced = Run("anime_faces", "linear", 2000, sampler="ddim-200")
+    assert minutes("sample", run=respaced) == minutes("sample", run=few)
     assert minutes("train", images=12_800, **faces) == pytest.approx(
         2 * minutes("train", images=6400, **faces), abs=2
     )
@@ -96,7 +103,7 @@ def test_time_grows_with_steps_images_and_network(dissertation):
 
 
 def test_a_retry_asks_for_more_except_for_the_time_that_training_keeps(dissertation):
-    where = {"dataset": "oxford_flowers", "steps": 500}
+    where = {"dataset": "oxford_flowers", "run": Run("oxford_flowers", "linear", 500)}
     for stage in ("preprocess", "train", "sample", "reference", "score", "classify"):
         first = needs(dissertation, stage, **where)
         third = needs(dissertation, stage, attempt=3, **where)
@@ -128,11 +135,13 @@ def test_the_rules_ask_for_it(tmp_path, dissertation):
     """A dry run shows what SLURM would be asked for; nothing is counted yet."""
     plan = dry_run(tmp_path, ROOT / "config" / "config.yaml").stdout
     jobs = [job for job in plan.split("\nrule ") if job.startswith(("train", "sample"))]
-    assert len(jobs) == 2 * 60
+    assert len(jobs) >= 2 * len(dissertation.runs)
     for job in jobs:
-        said = dict(re.findall(r"(dataset|steps|mem_mb|runtime)=(\w+)", job))
-        where = {"dataset": said["dataset"], "steps": int(said["steps"])}
-        asked = needs(dissertation, job.split(":")[0], **where)
+        said = dict(re.findall(r"(\w+)=([^,\n]*)", job))
+        sampler = said.get("sampler", "").removeprefix("/") or None
+        where = (said["dataset"], said["schedule"], int(said["steps"]))
+        run = Run(*where, sampler=sampler)
+        asked = needs(dissertation, job.split(":")[0], dataset=run.dataset, run=run)
         assert int(said["mem_mb"]) == asked.memory_mb
         assert int(said["runtime"]) == asked.minutes
 

@@ -21,7 +21,6 @@ SUPERVISOR = ROOT / "workflow" / "profiles" / "supervisor"
 # Stands for Snakemake: notes how it was called, and does what the next line says.
 STUB = """#!/usr/bin/env bash
 echo "$*" >>calls
-[ "$1" = --unlock ] && exit
 next=$(head -n 1 plan) && sed -i 1d plan
 eval "$next"
 """
@@ -92,14 +91,6 @@ def test_starting_it_after_it_was_given_up_counts_anew(folder):
 def test_a_success_forgets_the_falls(folder):
     plan = ["exit 1", "exit 0", "exit 1", "exit 1", "exit 0"]
     assert [ran(folder, plan if n == 0 else None) for n in range(5)] == [1, 0, 1, 1, 0]
-
-
-def test_only_the_lock_of_its_own_killed_snakemake_is_opened(folder):
-    assert ran(folder, ["exit 1", "kill -9 $$", "exit 0"]) == 1
-    assert ran(folder) == 1
-    assert ran(folder) == 0
-    unlock = "--unlock --cores 1"
-    assert lines(folder / "calls") == ["--cores 1", "--cores 1", unlock, "--cores 1"]
 
 
 def test_what_a_killed_snakemake_left_is_ended_before_the_next_start(folder):

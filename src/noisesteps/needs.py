@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from noisesteps.config import Study
+from noisesteps.paths import Run
 
 
 class Network(NamedTuple):
@@ -73,7 +74,7 @@ def needs(
     stage: str,
     *,
     dataset: str | None = None,
-    steps: int = 0,
+    run: Run | None = None,
     images: int | None = None,
     attempt: int = 1,
 ) -> Needs:
@@ -85,8 +86,10 @@ def needs(
         The study.
     stage
         Name of the rule.
-    dataset, steps
-        Coordinates, where the stage has them.
+    dataset
+        Name of the data set, where the stage has one.
+    run
+        The model's coordinates, for train, sample and score.
     images
         Training images that `preprocess` counted; None: it has not run yet, and the
         config's number is taken, or a guess where it has none.
@@ -95,7 +98,7 @@ def needs(
         time of `train`, which goes on where it stopped.
     """
     images = images or _configured(study, dataset)
-    seconds = _seconds(study, stage, dataset, steps, images)
+    seconds = _seconds(study, stage, dataset, run, images)
     minutes = START_MINUTES + math.ceil(MARGIN * seconds / 60)
     return Needs(
         minutes * (1 if stage == "train" else attempt),
@@ -108,7 +111,7 @@ def _configured(study: Study, dataset: str | None) -> int | None:
 
 
 def _seconds(
-    study: Study, stage: str, dataset: str | None, steps: int, images: int | None
+    study: Study, stage: str, dataset: str | None, run: Run | None, images: int | None
 ) -> float:
     known = images or UNCOUNTED_IMAGES
     match stage:
@@ -120,11 +123,11 @@ def _seconds(
         case "train":
             return _training_seconds(study, dataset, known)
         case "sample":
-            return _sampling_seconds(study, steps)
+            return _sampling_seconds(study, run)
         case "reference":
             return known / EXTRACTED_A_SECOND
         case "score":
-            return study.sampling.images / EXTRACTED_A_SECOND
+            return study.sample_images(run) / EXTRACTED_A_SECOND
         case "classify":
             return _classifying_seconds(study)
     return 0.0
@@ -145,12 +148,11 @@ def _training_seconds(study: Study, dataset: str, images: int) -> float:
     return updates * 3 * forward
 
 
-def _sampling_seconds(study: Study, steps: int) -> float:
-    sampling, chosen = study.sampling, study.classification
-    images = max(sampling.images, chosen.images_per_class if chosen else 0)
+def _sampling_seconds(study: Study, run: Run) -> float:
+    sampling, images = study.sampling_of(run), study.sample_images(run)
     calls = math.ceil(images / sampling.batch_size)
     network = images * _forward_flops(study) / FLOPS + calls * CALL_SECONDS
-    return (sampling.sampling_steps or steps) * network
+    return (sampling.sampling_steps or run.steps) * network
 
 
 def _classifying_seconds(study: Study) -> float:
@@ -171,10 +173,8 @@ def _memory_mb(study: Study, stage: str, images: int | None) -> int:
             return _mb(TORCH_MB, array + TRAINED_BYTES * weights)
         case "sample":
             return _mb(TORCH_MB, 8 * weights)
-        case "reference":
+        case "reference" | "score":
             return _mb(TORCH_MB, array + 16 * known * FEATURES)
-        case "score":
-            return TORCH_MB
         case "classify":
             return 2 * TORCH_MB
     return PLAIN_MB

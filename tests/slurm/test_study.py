@@ -247,7 +247,7 @@ def minutes(limit: str) -> int:
 def test_short_jobs_share_one_and_run_one_after_another(ran):
     study = parse_study(STUDY)
     (scores,) = ran.jobs_of("score")
-    each = needs(study, "score")
+    each = needs(study, "score", dataset="toy_flowers", run=study.runs[0], images=40)
     assert minutes(scores["TimeLimit"]) == len(study.runs) * each.minutes
     assert scores["TresPerJob"] == "gres:gpu:1"
     (telling,) = ran.jobs_of("tell")

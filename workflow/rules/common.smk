@@ -148,7 +148,7 @@ def requested(stage, wildcards, attempt):
         STUDY,
         stage,
         dataset=dataset,
-        steps=int(wildcards.get("steps", 0)),
+        run=run_of(wildcards) if hasattr(wildcards, "steps") else None,
         images=counted_images(dataset),
         attempt=attempt,
     )

@@ -28,6 +28,7 @@ last_words() {
 
 stop() {
     stopped=yes
+    rm -f "$state/starts"
     [ -n "$group" ] && kill -TERM -- "-$group" 2>/dev/null
 }
 
@@ -67,10 +68,6 @@ $(last_words)"
 fi
 [ -n "$stopped" ] && exit 143
 
-# A Snakemake that was killed leaves its lock. One that ended by itself does not, so that
-# a lock without this mark is somebody else's, and is respected.
-[ -e "$state/running" ] && snakemake --unlock "$@"
-touch "$state/running"
 set -m # a process group of its own
 snakemake "$@" &
 group=$!
@@ -82,13 +79,11 @@ while kill -0 "$group" 2>/dev/null; do # a signal ended the waiting, not Snakema
     status=$?
 done
 end_group
-[ "$status" -le 128 ] && rm -f "$state/running"
 
 if [ "$status" -eq 0 ]; then
     rm -f "$state/starts"
     tell "done" "The study is done; its report lies below $PWD/results."
 elif [ -n "$stopped" ]; then
-    rm -f "$state/starts"
     echo "unattended: stopped"
     exit 143
 else
