@@ -108,6 +108,7 @@ def test_four_trainings_of_a_study_train_on_four_gpus_at_once(tmp_path):
     study = TINY | {
         "datasets": {"toy_flowers": {"format": "toy_flowers", "train": 20}},
         "diffusion": {"schedules": ["linear"], "steps": [2, 3, 4, 5, 6]},
+        "sampling": {"images": 6, "batch_size": 3},
         "classification": None,
     }
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(study))

@@ -25,7 +25,7 @@ next=$(head -n 1 plan) && sed -i 1d plan
 eval "$next"
 """
 # Stands for Apprise: notes what was told.
-TOLD = '#!/usr/bin/env bash\necho "${2#* on * }" | sed "s/.*: //" >>told\n'
+TOLD = '#!/usr/bin/env bash\necho "${2##*: }" >>told\necho "$4" >>words\n'
 
 
 @pytest.fixture
@@ -80,6 +80,12 @@ def test_it_is_given_up_after_the_restarts(folder):
     assert statuses == [1, 1, 1, 75]
     assert lines(folder / "told") == ["fell", "fell", "given up"]
     assert len(lines(folder / "calls")) == 3
+
+
+def test_a_message_has_the_last_words(folder):
+    assert ran(folder, ["echo one; echo the disk is full >&2; exit 1", "exit 0"]) == 1
+    assert ran(folder) == 0
+    assert "the disk is full" in lines(folder / "words")
 
 
 def test_starting_it_after_it_was_given_up_counts_anew(folder):
@@ -151,6 +157,7 @@ def receiver():
 
 
 @pytest.mark.workflow
+@pytest.mark.timeout(1900)
 def test_supervisor_finishes_a_study_whose_snakemake_was_killed(tmp_path, receiver):
     """The real thing: supervisord, Snakemake, a training and Apprise."""
     pytest.importorskip("supervisor")
@@ -165,6 +172,7 @@ def test_supervisor_finishes_a_study_whose_snakemake_was_killed(tmp_path, receiv
         "datasets": {"toy_flowers": {"format": "toy_flowers", "train": 20}},
         "diffusion": {"schedules": ["linear"], "steps": [5]},
         "training": TINY["training"] | {"epochs": 300},
+        "sampling": {"images": 6, "batch_size": 3},
         "classification": None,
     }
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(study))
@@ -179,10 +187,10 @@ def test_supervisor_finishes_a_study_whose_snakemake_was_killed(tmp_path, receiv
     )
     try:
         log = tmp_path / "results/tiny/logs/train/toy_flowers/linear/T5"
-        until(lambda: len(re.findall("update ", words(log))) > 20, 300)
+        until(lambda: len(re.findall("update ", words(log))) > 20, 900)
         os.kill(snakemake_below(supervisord.pid), signal.SIGKILL)
         model = tmp_path / "results/tiny/models/toy_flowers/linear/T5/model.json"
-        until(lambda: len(titles) == 2, 300)
+        until(lambda: len(titles) == 2, 900)
     finally:
         supervisord.terminate()
         supervisord.wait(150)

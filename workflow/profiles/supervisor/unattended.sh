@@ -11,7 +11,8 @@ restarts=${RESTARTS:-10}
 pause=${PAUSE:-60} # seconds before a restart
 PATH=$PWD/.venv/bin:$PATH
 state=.snakemake/unattended
-mkdir -p "$state"
+log=results/snakemake.log # of the latest start
+mkdir -p "$state" results
 
 tell() {
     echo "unattended: $1: $2"
@@ -19,11 +20,6 @@ tell() {
         apprise --title "noisesteps on $(hostname): $1" --body "$2" ||
             echo "unattended: the message could not be sent"
     fi
-}
-
-last_words() {
-    local logs=(.snakemake/log/*.snakemake.log)
-    tail -n 8 "${logs[-1]}" 2>/dev/null
 }
 
 stop() {
@@ -58,18 +54,18 @@ if [ "$starts" -gt 1 ]; then
     if [ "$starts" -gt $((restarts + 1)) ]; then
         rm -f "$state/starts"
         tell "given up" "It fell $((starts - 1)) times; the last words were:
-$(last_words)"
+$(tail -n 8 "$log")"
         exit 75
     fi
     tell "fell" "Restart $((starts - 1)) of at most $restarts follows; the last words were:
-$(last_words)"
+$(tail -n 8 "$log")"
     sleep "$pause" &
     wait $!
 fi
 [ -n "$stopped" ] && exit 143
 
 set -m # a process group of its own
-snakemake "$@" &
+snakemake "$@" >"$log" 2>&1 &
 group=$!
 set +m
 wait "$group"
