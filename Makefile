@@ -40,7 +40,7 @@ test-faults: $(VENV)/.dev  ## injure small studies, all of it, and count into do
 	$(BIN)/python tests/faults/table.py results/faults/counts.json docs/reliability.md
 
 test-slurm: $(VENV)/slurm/.done  ## run a tiny study on a SLURM cluster of its own (Linux)
-	$(VENV)/slurm/bin/python -m pytest -m slurm tests/slurm
+	$(VENV)/slurm/bin/python -m pytest -m slurm -s tests/slurm
 
 lint: $(VENV)/.dev  ## ruff, snakefmt and snakemake --lint
 	$(BIN)/ruff check src tests

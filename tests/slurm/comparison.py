@@ -8,12 +8,16 @@ import re
 from pathlib import Path
 from typing import Any
 
+from noisesteps.files import DIGEST
+
 # Logs and benchmarks tell of one run. Two figures and the report show times.
 TELLING = re.compile(
     r"(logs|benchmarks|checkpoints)/|report\.html|figures/(generation|training)_time"
+    r"|.*\.lock$"
 )
-# What an SVG says of itself: when it was drawn, and names of its parts by chance.
-TIMES = re.compile(r"second|hour|minute|memory|started")
+# Names of values that tell how long it took. A record's own digest covers them, and so
+# does that of a table that has them as columns.
+TIMES = re.compile(rf"second|hour|minute|memory|started|\.csv$|^{DIGEST}$")
 
 
 def results(folder: Path) -> dict[str, Path]:
