@@ -54,6 +54,7 @@ def visit(browser, mini_report):
         context = browser.new_context(
             viewport={"width": width, "height": height}, **options
         )
+        context.set_default_timeout(120_000)  # milliseconds; machines are shared
         page = context.new_page()
         messages: list[str] = []
         requests: list[str] = []
@@ -135,7 +136,10 @@ def test_a_figure_opens_and_closes_by_keyboard(page):
     page.keyboard.press("Enter")
     assert dialog.is_visible()
     image = dialog.locator("img")
-    sizes = image.evaluate("image => [image.width, image.naturalWidth]")
+    sizes = image.evaluate(
+        "async image => { await image.decode(); "
+        "return [image.width, image.naturalWidth] }"
+    )
     assert sizes[0] == sizes[1]
     assert image.get_attribute("alt")
     page.keyboard.press("+")
