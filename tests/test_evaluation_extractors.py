@@ -16,7 +16,7 @@ from torch_fidelity import feature_extractor_inceptionv3 as torch_fidelity_incep
 
 from noisesteps.config import Distribution
 from noisesteps.errors import DataError, StageError
-from noisesteps.evaluation import extractors, load_extractor, reference, score
+from noisesteps.evaluation import describe, extractors, load_extractor, score
 
 CPU = torch.device("cpu")
 ARCHIVES = Path(__file__).parents[2] / "shared" / "data"
@@ -144,12 +144,13 @@ def test_efficientnet_knows_a_butterfly(efficientnet):
 @needs_archives
 def test_flowers_are_nearer_to_flowers_than_to_faces(efficientnet):
     flowers = real_flowers(24)
-    record = {}
-    statistics, record["flowers"] = reference(
-        flowers[:12], flowers[12:], efficientnet, 12
+    reference, _, record = describe(
+        flowers[:12], flowers[12:], efficientnet, images=12, key=(0, "flowers")
     )
-    _, record["faces"] = score(real_faces(12), efficientnet, statistics, 12)
-    assert record["flowers"]["floor"] < 0.7 * record["faces"]["value"]
+    _, _, faces = score(
+        real_faces(12), efficientnet, reference, images=12, seeds=1, key=(0, "faces")
+    )
+    assert record["floor"]["fid"][0] < 0.7 * faces["value"]
 
 
 def published(sha256: str, name: str = "inception.pth") -> Distribution:
