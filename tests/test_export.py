@@ -283,5 +283,6 @@ def test_damaged_samples_are_refused(here, tmp_path, monkeypatch, damage):
         (folder / "images.npy").write_bytes(whole[:-10])
     result = export("images", tmp_path / "out")
     assert result.exit_code == 2
-    assert "does not hold the 6 images" in result.output
+    assert "images.npy is " in result.output
+    assert "run `noisesteps sample` again" in result.output
     assert not (tmp_path / "out").exists()

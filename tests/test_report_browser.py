@@ -185,7 +185,7 @@ def test_a_phone_scrolls_tables_and_not_the_page(visit):
         )
         assert inside > 0
         page.locator("figure .open").first.click()
-        right = page.get_by_role("button", name="Close").bounding_box()
+        right = page.get_by_role("button", name="Close", exact=True).bounding_box()
         assert right["x"] + right["width"] <= PHONE[0]
 
 

@@ -56,7 +56,7 @@ class OptimalNetwork(nn.Module):
 
 
 def sampling(batch_size=8, **options):
-    return Sampling(images=max(batch_size, 2), batch_size=batch_size, **options)
+    return Sampling(images=max(batch_size, 6), batch_size=batch_size, **options)
 
 
 def run(network, diffusion, options, images=8, **keywords):

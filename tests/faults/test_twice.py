@@ -8,7 +8,7 @@ from noisesteps.files import read_json
 
 FULL = pytest.mark.faults_full
 # They show times, which no two runs share.
-TIMED = ("report.html", "figures/generation_time")
+TIMED = ("report.html", "figures/generation_time", "figures/quality_vs_cost")
 
 
 def untimed(paths):

@@ -52,7 +52,9 @@ def load_images(folder: str | Path) -> Images:
         )
     except FileNotFoundError as error:
         raise _unprepared(folder, f"{Path(error.filename).name} is missing") from error
-    except (KeyError, TypeError, ValueError, EOFError, OSError) as error:
+    except (
+        AttributeError, KeyError, TypeError, ValueError, EOFError, OSError
+    ) as error:  # fmt: skip
         raise _unprepared(folder, "its files cannot be read") from error
     if images.shape != (train + held_out, 3, size, size) or images.dtype != np.uint8:
         raise _unprepared(folder, "images.npy does not match dataset.json")
@@ -79,7 +81,9 @@ def load_samples(folder: str | Path) -> np.ndarray:
         raise StageError(
             f"{error.filename} is missing; run `noisesteps sample` first."
         ) from error
-    except (KeyError, TypeError, ValueError, EOFError, OSError) as error:
+    except (
+        AttributeError, KeyError, TypeError, ValueError, EOFError, OSError
+    ) as error:  # fmt: skip
         raise StageError(
             f"{folder} holds no samples (its files cannot be read); run `noisesteps "
             "sample` again."
