@@ -157,7 +157,7 @@ def test_a_figure_opens_by_a_click_and_can_be_saved(page, mini_report):
     figure = page.locator("figure").nth(3)
     figure.locator("img").click()
     with page.expect_download() as saved:
-        page.get_by_role("link", name="Save").click()
+        page.get_by_role("link", name="Save", exact=True).click()
     name = f"{figure.get_attribute('id')}.png"
     assert saved.value.suggested_filename == name
     drawn = mini_report.parent / "figures" / name
