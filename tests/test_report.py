@@ -6,9 +6,12 @@ import base64
 import hashlib
 import io
 from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+from jinja2 import Template
 from PIL import Image
 
 import finished_study
@@ -16,6 +19,7 @@ from noisesteps import figures, tables
 from noisesteps.errors import StageError
 from noisesteps.report import build_report, findings
 
+ROOT = Path(__file__).parents[1]
 STUDY = finished_study.study()
 VOID = {"meta", "img", "br", "link", "input"}
 HIDDEN = {"style", "script"}
@@ -258,3 +262,15 @@ def test_equal_repetitions_have_no_interval():
     assert "Mix is level with origin and 5.0 points above" in first
     assert "the same in every repetition has no interval" in last
     assert "correction for 1 test." in last
+
+
+@pytest.mark.parametrize("name", figures.figure_names(STUDY))
+def test_snakemake_s_report_has_words_for_every_figure(name):
+    text = (ROOT / "workflow" / "report" / "figure.rst").read_text(encoding="utf-8")
+    job = SimpleNamespace(
+        wildcards=SimpleNamespace(figure=name, study="mini"),
+        output=SimpleNamespace(png=f"results/mini/figures/{name}.png"),
+    )
+    words, command = Template(text).render(snakemake=job).strip().split("\n\n")
+    assert len(words) > 40
+    assert f"results/mini/figures/{name}.png" in command
