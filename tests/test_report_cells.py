@@ -112,7 +112,7 @@ def test_a_low_without_its_high_stays_a_column():
 
 def test_conditions_that_every_row_states_are_said_once():
     made = table(metric=["FID"] * 2, images=[128] * 2, value=[1.0, 2.0], kid=[3.0] * 2)
-    assert made.headings == [("FID", True), ("KID", True)]
+    assert made.headings == [("FID", True), ("kernel distance", True)]
     assert made.same == ["metric FID", "images 128"]
 
 

@@ -25,7 +25,7 @@ HEADINGS = {
     "fid_infinity": "extrapolated to infinitely many images",
     "final_loss": "last loss",
     "interval_over": "interval covers",
-    "kid": "KID",
+    "kid": "kernel distance",
     "linear_value": "score of linear",
     "optimizer_steps": "updates",
     "p_holm": "p, corrected (Holm)",
