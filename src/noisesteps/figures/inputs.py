@@ -135,7 +135,7 @@ def figure_inputs(figure: str, study: Study) -> FigureInputs:
         case "schedule":
             return FigureInputs(tables=("models",), datasets=tuple(study.datasets))
         case "fid":
-            return FigureInputs(tables=(figure, "plateau"))
+            return FigureInputs(tables=(figure,))
         case "scores":
             return FigureInputs(tables=(f"fid_{dataset}", "floor"))
         case "fewer_steps":

@@ -65,7 +65,7 @@ def scores(study: Study, paths: StudyPaths, dataset: str) -> Caption:
         if known and not comparable(table, study.preprocess.image_size)
         else ""
     )
-    alike = candidates(read_table("plateau", paths), dataset)
+    alike = candidates(table)
     sentences = [
         *_courses(table, alike),
         *_not_noise(table),

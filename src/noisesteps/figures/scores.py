@@ -24,7 +24,7 @@ def draw_scores(study: Study, paths: StudyPaths, dataset: str) -> Figure:
     any other score it gets a panel and an axis of its own.
     """
     table = read_table(f"fid_{dataset}", paths)
-    alike = candidates(read_table("plateau", paths), dataset)
+    alike = candidates(table)
     published = dissertation("fid").query("dataset == @dataset")
     same_axis = comparable(table, study.preprocess.image_size)
     panels = 1 if same_axis or published.empty else 2
@@ -54,15 +54,15 @@ def comparable(table: DataFrame, image_size: int) -> bool:
     return metrics == {"FID"} and counts == {IMAGES} and image_size == IMAGE_SIZE
 
 
-def candidates(plateau: DataFrame, dataset: str) -> dict[str, list[int]]:
+def candidates(table: DataFrame) -> dict[str, list[int]]:
     """Map each schedule to the T that cannot be told from its best.
 
     Empty where no test was made because the repeats give no interval.
     """
-    rows = plateau[(plateau["dataset"] == dataset) & plateau["best_value_low"].notna()]
+    rows = table[table["candidate"] & table["low"].notna()]
     return {
-        row.schedule: [int(steps) for steps in row.candidates.split()]
-        for row in rows.itertuples()
+        schedule: sorted(int(steps) for steps in found["steps"])
+        for schedule, found in rows.groupby("schedule", sort=False)
     }
 
 
