@@ -118,7 +118,6 @@ def test_every_name_has_inputs_that_exist(paths):
 def test_a_figure_of_one_data_set_reads_that_data_set_alone():
     assert figures.figure_inputs("fid_toy_flowers", STUDY).tables == (
         "fid_toy_flowers",
-        "plateau",
     )
     runs = tuple(STUDY.runs_of("toy_flowers"))
     assert figures.figure_inputs("samples_toy_flowers", STUDY).samples == runs
