@@ -197,6 +197,7 @@ def device_options(function: Callable) -> Callable:
         from noisesteps import devices
 
         devices.set_threads(threads)
+        devices.keep_freed_memory()
         return function(device=devices.select_device(device), **arguments)
 
     return wrapper

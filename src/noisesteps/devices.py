@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import logging
 import os
@@ -16,6 +17,10 @@ from filelock import FileLock, Timeout
 from noisesteps.errors import ConfigError
 
 log = logging.getLogger(__name__)
+# mallopt(3) of glibc.
+M_TRIM_THRESHOLD = -1
+M_MMAP_THRESHOLD = -3
+KEPT_BYTES = 1 << 30
 _claimed: list[FileLock] = []  # kept, since a lock ends with its object
 
 
@@ -101,6 +106,19 @@ def set_threads(threads: int | None) -> None:
     """Limit PyTorch's own threads to `threads` (None leaves them as they are)."""
     if threads is not None:
         torch.set_num_threads(threads)
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep memory that PyTorch frees, for the next tensors.
+
+    glibc gives blocks above 128 KiB back to the system at once, which then has to
+    clear every page again when the next layer asks for them: up to half of a CPU's
+    time. Other C libraries have no `mallopt` and are left as they are.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        library = ctypes.CDLL(None)
+        library.mallopt(M_MMAP_THRESHOLD, KEPT_BYTES)
+        library.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
 
 
 def describe(device: torch.device) -> str:

@@ -19,6 +19,7 @@ from noisesteps.config import Architecture, Classification
 from noisesteps.devices import synchronize
 from noisesteps.errors import DivergedError, StageError
 from noisesteps.seeds import Key, derive, torch_generator
+from noisesteps.training.optimizer import Adam
 
 SMALLEST = 32  # pixels; the five poolings of VGG16 leave nothing of less
 
@@ -148,9 +149,7 @@ def _fit(
 ) -> float:
     """Train for all epochs; return the mean loss of the last one."""
     # The fused update is one pass over VGG16's 134 M weights instead of many.
-    optimizer = torch.optim.Adam(
-        network.parameters(), lr=settings.learning_rate, fused=True
-    )
+    optimizer = Adam(network, settings.learning_rate)
     labels = torch.from_numpy(train.labels).to(device)
     # Even batches, and none of one image: batch normalisation cannot learn from it.
     batches = min(math.ceil(len(train) / settings.batch_size), len(train) // 2)
@@ -170,7 +169,7 @@ def _fit(
 
 def _epoch(
     network: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Adam,
     images: np.ndarray,
     labels: torch.Tensor,
     order: tuple[torch.Tensor, ...],
@@ -181,7 +180,7 @@ def _epoch(
     for rows in order:
         scores = network(_input(images[rows.numpy()], labels.device))
         loss = functional.cross_entropy(scores, labels[rows.to(labels.device)])
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         total += loss.detach() * len(rows)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from noisesteps.errors import StageError
 from noisesteps.evaluation.distances import squared_distances
@@ -236,7 +236,7 @@ def near_copies(distances: np.ndarray, threshold: float) -> CopyShare:
     if not len(distances):
         raise StageError("There is no generated image to look for copies among.")
     copies = int(((distances < threshold) | (distances == 0)).sum())
-    test = stats.binomtest(copies, len(distances))
+    test = scipy.stats.binomtest(copies, len(distances))
     ends = test.proportion_ci(0.95, method="exact")
     share = copies / len(distances)
     return CopyShare(share, float(ends.low), float(ends.high), copies, len(distances))

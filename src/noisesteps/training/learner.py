@@ -12,12 +12,7 @@ from noisesteps.config import Training
 from noisesteps.diffusion import Diffusion
 from noisesteps.training.batches import Batch
 from noisesteps.training.ema import MovingAverage
-from noisesteps.training.optimizer import (
-    make_optimizer,
-    moments,
-    restore_moments,
-    set_learning_rate,
-)
+from noisesteps.training.optimizer import Adam
 from noisesteps.training.precision import Precision
 
 
@@ -48,7 +43,7 @@ class Learner:
         self.network.train()
         self.diffusion = diffusion
         self.gradient_clip = training.gradient_clip
-        self.optimizer = make_optimizer(self.network)
+        self.optimizer = Adam(self.network)
         self.average = (
             MovingAverage(self.network, training.ema_decay)
             if training.ema_decay is not None
@@ -74,7 +69,7 @@ class Learner:
         torch.Tensor
             The loss before the step, a float32 scalar on the device.
         """
-        set_learning_rate(self.optimizer, learning_rate)
+        self.optimizer.learning_rate = learning_rate
         x_t = self.diffusion.add_noise(batch.x0, batch.noise, batch.timesteps)
         with self.precision.autocast():
             predicted = self.network(x_t, batch.timesteps)
@@ -100,7 +95,7 @@ class Learner:
         """Return all that an update changes and the loss scale does not hold."""
         parts = {
             "weights": self.network.state_dict(),
-            "adam": moments(self.optimizer, self.network),
+            "adam": self.optimizer.moments(self.network),
             "average": self.average.tensors if self.average else {},
         }
         return {
@@ -122,7 +117,7 @@ class Learner:
             part, name = path.split("/", 1)
             parts[part][name] = tensor
         self.network.load_state_dict(parts["weights"])
-        restore_moments(self.optimizer, self.network, parts["adam"])
+        self.optimizer.restore(self.network, parts["adam"])
         if self.average is not None:
             self.average.restore(parts["average"])
         self.precision.scaler.load_state_dict(loss_scale)

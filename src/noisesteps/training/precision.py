@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from noisesteps.errors import ConfigError
+from noisesteps.training.optimizer import Adam
 
 logger = logging.getLogger("noisesteps.training")
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
@@ -82,7 +83,7 @@ class Precision:
         self,
         loss: torch.Tensor,
         network: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        optimizer: Adam,
         gradient_clip: float | None,
     ) -> None:
         """Compute the gradients of `loss` and take one step of the optimiser.

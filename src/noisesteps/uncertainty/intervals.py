@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+import scipy
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval
     mean = float(values.mean())
     if not has_spread(values):
         return Interval(mean, None, None, len(values))
-    ends = stats.ttest_1samp(values, mean).confidence_interval(confidence)
+    ends = scipy.stats.ttest_1samp(values, mean).confidence_interval(confidence)
     return Interval(mean, float(ends.low), float(ends.high), len(values))
 
 
@@ -121,7 +121,7 @@ def difference(
     value = float(first.mean() - second.mean())
     if not (has_spread(first) and has_spread(second)):
         return Difference(value, None, None, None)
-    test = stats.ttest_ind(first, second, equal_var=False)
+    test = scipy.stats.ttest_ind(first, second, equal_var=False)
     ends = test.confidence_interval(confidence)
     return Difference(value, float(ends.low), float(ends.high), float(test.pvalue))
 
@@ -161,7 +161,7 @@ def paired_difference(
     value = float((first - second).mean())
     if not has_spread(first - second, scale=np.abs([first, second]).max()):
         return Difference(value, None, None, None)
-    test = stats.ttest_rel(first, second)
+    test = scipy.stats.ttest_rel(first, second)
     ends = test.confidence_interval(confidence)
     return Difference(value, float(ends.low), float(ends.high), float(test.pvalue))
 
@@ -223,7 +223,7 @@ def more_often(first: tuple[int, int], second: tuple[int, int]) -> float:
         if not 0 <= happened <= cases:
             raise ValueError(f"{happened} of {cases} cases is impossible.")
     table = [[happened, cases - happened] for happened, cases in (first, second)]
-    return float(stats.fisher_exact(table, alternative="greater").pvalue)
+    return float(scipy.stats.fisher_exact(table, alternative="greater").pvalue)
 
 
 def finite(values: Sequence[float]) -> np.ndarray:

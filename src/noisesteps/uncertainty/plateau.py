@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from noisesteps.uncertainty.intervals import check_confidence, finite, has_spread
 
@@ -114,7 +114,7 @@ def _p_values(values: Mapping[int, np.ndarray], best: int) -> dict[int, float]:
         [(found.mean(), found.std(ddof=1), len(found)) for found in values.values()]
     ).T
     place = list(values).index(best)
-    test = stats.ttest_ind_from_stats(
+    test = scipy.stats.ttest_ind_from_stats(
         means,
         deviations,
         counts,
