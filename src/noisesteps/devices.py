@@ -17,6 +17,8 @@ from filelock import FileLock, Timeout
 from noisesteps.errors import ConfigError
 
 log = logging.getLogger(__name__)
+# What a config calls a precision, and autocast a type.
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 # mallopt(3) of glibc.
 M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
@@ -106,6 +108,17 @@ def set_threads(threads: int | None) -> None:
     """Limit PyTorch's own threads to `threads` (None leaves them as they are)."""
     if threads is not None:
         torch.set_num_threads(threads)
+
+
+def memory_format(device: torch.device, dtype: torch.dtype) -> torch.memory_format:
+    """Return the layout of images and weights in which a U-Net is fastest.
+
+    The tensor cores of a GPU want the channels of a pixel side by side in 16 bits. On
+    a CPU, what convolutions gain from that is lost again in group normalisation.
+    """
+    if device.type == "cuda" and dtype is not torch.float32:
+        return torch.channels_last
+    return torch.contiguous_format
 
 
 def keep_freed_memory() -> None:

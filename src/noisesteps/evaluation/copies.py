@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import scipy
+from scipy.special import betaincinv
 
 from noisesteps.errors import StageError
 from noisesteps.evaluation.distances import squared_distances
@@ -236,10 +236,11 @@ def near_copies(distances: np.ndarray, threshold: float) -> CopyShare:
     if not len(distances):
         raise StageError("There is no generated image to look for copies among.")
     copies = int(((distances < threshold) | (distances == 0)).sum())
-    test = scipy.stats.binomtest(copies, len(distances))
-    ends = test.proportion_ci(0.95, method="exact")
-    share = copies / len(distances)
-    return CopyShare(share, float(ends.low), float(ends.high), copies, len(distances))
+    count = len(distances)
+    # Clopper & Pearson 1934: the exact interval of 95 %.
+    low = betaincinv(copies, count - copies + 1, 0.025) if copies else 0.0
+    high = betaincinv(copies + 1, count - copies, 0.975) if copies < count else 1.0
+    return CopyShare(copies / count, float(low), float(high), copies, count)
 
 
 def _search(

@@ -16,7 +16,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from noisesteps.config import Distribution
 from noisesteps.config import Extractor as ExtractorName
@@ -26,6 +28,14 @@ from noisesteps.files import checksum
 INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 EFFICIENTNET_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 EFFICIENTNET_SIZE = 224  # pixels; the side that the network was trained with
+# Convolutions of EfficientNet-Lite, each with the normalisation that follows it.
+FOLDED = (
+    ("_conv_stem", "_bn0"),
+    ("_expand_conv", "_bn0"),
+    ("_depthwise_conv", "_bn1"),
+    ("_project_conv", "_bn2"),
+    ("_conv_head", "_bn1"),
+)
 
 METRICS: dict[ExtractorName, str] = {
     "inception-v3": "FID",
@@ -233,10 +243,24 @@ def _efficientnet(state: dict[str, torch.Tensor], device: torch.device) -> Forwa
         network = EfficientNet.from_name("efficientnet-lite0")
     network.load_state_dict(state, strict=True, assign=True)
     network.eval().requires_grad_(False)
+    _fold_normalisation(network)
     network.to(device, memory_format=torch.channels_last)
     return lambda images: network.extract_features(_efficientnet_input(images)).mean(
         (2, 3)
     )
+
+
+def _fold_normalisation(network: nn.Module) -> None:
+    """Fold each batch normalisation into the convolution before it.
+
+    The function stays the same to rounding, and takes one pass over the images less.
+    """
+    for module in list(network.modules()):
+        for convolution, norm in FOLDED:
+            if hasattr(module, convolution):
+                pair = getattr(module, convolution), getattr(module, norm)
+                setattr(module, convolution, fuse_conv_bn_eval(*pair))
+                setattr(module, norm, nn.Identity())
 
 
 def _efficientnet_input(images: torch.Tensor) -> torch.Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import scipy
+from scipy.special import stdtrit
 
 from noisesteps.errors import StageError
 from noisesteps.evaluation.frechet import frechet_distance
@@ -127,7 +127,7 @@ def frechet_infinity_interval(
         for block in np.split(rows, len(blocks))
     ]
     error = np.sqrt((len(blocks) - 1) * np.var(left))
-    half = scipy.stats.t.ppf((1 + confidence) / 2, len(blocks) - 1) * error
+    half = stdtrit(len(blocks) - 1, (1 + confidence) / 2) * error
     return Interval(value, float(value - half), float(value + half), len(blocks))
 
 

@@ -16,7 +16,7 @@ import torch
 from tqdm import tqdm
 
 from noisesteps.config import Sampling
-from noisesteps.devices import synchronize
+from noisesteps.devices import DTYPES, memory_format, synchronize
 from noisesteps.diffusion import Diffusion
 from noisesteps.errors import StageError
 from noisesteps.models import UNet
@@ -25,7 +25,6 @@ from noisesteps.seeds import Key
 
 logger = logging.getLogger("noisesteps.sampling")
 
-AUTOCAST = {"fp16": torch.float16, "bf16": torch.bfloat16}
 Progress = Callable[[int, int], None]
 
 
@@ -71,7 +70,7 @@ def generate(
     Parameters
     ----------
     network
-        A trained U-Net; moved to `device`, channels last.
+        A trained U-Net; moved to `device`, in the layout that is fastest there.
     diffusion
         The process that it was trained with.
     sampling
@@ -104,7 +103,8 @@ def generate(
         for one image.
     """
     process = diffusion.respaced(sampling.sampling_steps or diffusion.steps)
-    network.to(device=device, memory_format=torch.channels_last)
+    layout = memory_format(device, DTYPES[sampling.precision])
+    network.to(device=device, memory_format=layout)
     shape = (3, network.image_size, network.image_size)
     done = np.empty((images, *shape), dtype=np.uint8)
     batch_seconds = []
@@ -118,7 +118,8 @@ def generate(
         while start < images:
             stop = min(start + size, images)
             began = time.perf_counter()
-            noise = ImageNoise(key, range(first + start, first + stop), shape, device)
+            rows = range(first + start, first + stop)
+            noise = ImageNoise(key, rows, shape, device, layout)
             try:
                 batch = _denoise(network, process, sampling.method, embeddings, noise)
                 done[start:stop] = to_uint8(batch).cpu().numpy()
@@ -184,7 +185,7 @@ def to_uint8(images: torch.Tensor) -> torch.Tensor:
 def _autocast(device: torch.device, precision: str) -> AbstractContextManager:
     if precision == "fp32":
         return nullcontext()
-    return torch.autocast(device.type, dtype=AUTOCAST[precision])
+    return torch.autocast(device.type, dtype=DTYPES[precision])
 
 
 @contextmanager

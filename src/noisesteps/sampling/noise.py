@@ -22,8 +22,8 @@ class ImageNoise:
         The images of the batch.
     shape
         Shape (C,H,W) of one image.
-    device
-        Where the noise is needed.
+    device, memory_format
+        Where the noise is needed, and in which layout.
     """
 
     def __init__(
@@ -32,10 +32,12 @@ class ImageNoise:
         indices: Iterable[int],
         shape: tuple[int, int, int],
         device: torch.device,
+        memory_format: torch.memory_format = torch.contiguous_format,
     ):
         self._streams = [torch_generator(*key, index) for index in indices]
         self._shape = shape
         self._device = device
+        self._memory_format = memory_format
 
     def draw(self) -> torch.Tensor:
         """Return the next float32 noise (N,C,H,W) of every image."""
@@ -45,5 +47,5 @@ class ImageNoise:
         for row, stream in zip(noise, self._streams, strict=True):
             row.normal_(generator=stream)
         return noise.to(
-            self._device, non_blocking=True, memory_format=torch.channels_last
+            self._device, non_blocking=True, memory_format=self._memory_format
         )

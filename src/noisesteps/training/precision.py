@@ -13,14 +13,11 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from noisesteps.devices import DTYPES, memory_format
 from noisesteps.errors import ConfigError
 from noisesteps.training.optimizer import Adam
 
 logger = logging.getLogger("noisesteps.training")
-DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
-# Where convolutions are faster when an image's channels lie side by side: measured on
-# a CPU, and the layout of the 16-bit tensor cores.
-CHANNELS_LAST = {("cpu", "fp32"), ("cuda", "fp16"), ("cuda", "bf16")}
 # Far below what a healthy training ever needs: about 30 skipped updates in a row.
 SMALLEST_SCALE = 1e-4
 
@@ -58,11 +55,7 @@ class Precision:
             logger.warning(
                 "training.precision fp16 is slow on the CPU; fp32 and bf16 are faster."
             )
-        self.memory_format = (
-            torch.channels_last
-            if (device.type, name) in CHANNELS_LAST
-            else torch.contiguous_format
-        )
+        self.memory_format = memory_format(device, self.dtype)
         self.scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
 
     @property
