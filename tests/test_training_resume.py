@@ -116,10 +116,25 @@ def test_training_time_adds_up(tmp_path):
 # Signals
 
 
+@pytest.fixture
+def heard_signals():
+    """Ignore no signal, as where the tests run in the background of a shell."""
+    handlers = {
+        signal.SIGTERM: signal.SIG_DFL,
+        signal.SIGINT: signal.default_int_handler,
+    }
+    before = {number: signal.signal(number, handlers[number]) for number in handlers}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)]
 )
-def test_a_signal_finishes_the_update_and_keeps_the_work(tmp_path, number, code):
+def test_a_signal_finishes_the_update_and_keeps_the_work(
+    tmp_path, heard_signals, number, code
+):
     before = signal.getsignal(number)
     with pytest.raises(Interrupted) as caught:
         train_in(tmp_path, tracker=StopAt(5, number))

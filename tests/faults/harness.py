@@ -16,10 +16,12 @@ import os
 import random
 import re
 import resource
+import select
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -222,20 +224,33 @@ class Fork:
         self, folder: Path, *arguments: str, injury: Callable[[], None] | None = None
     ):
         self._reader, writer = FORKS.Pipe(duplex=False)
+        self._pieces: list[bytes] = []
         self.process = FORKS.Process(
             target=_execute, args=(folder, arguments, writer, injury)
         )
         self.process.start()
         writer.close()
 
+    def ended(self) -> bool:
+        """Whether it has ended."""
+        return self.process.exitcode is not None
+
+    def output(self) -> str:
+        """Return what it printed so far."""
+        reader = self._reader.fileno()
+        while select.select([reader], [], [], 0)[0]:
+            if not (piece := os.read(reader, 1 << 16)):
+                break
+            self._pieces.append(piece)
+        return b"".join(self._pieces).decode(errors="replace")
+
     def wait(self, timeout: float = 300) -> Ended:
         """Wait for the end."""
-        pieces = []
         while piece := os.read(self._reader.fileno(), 1 << 16):
-            pieces.append(piece)
+            self._pieces.append(piece)
         self.process.join(timeout)
-        assert self.process.exitcode is not None, "the process does not end"
-        return Ended(self.process.exitcode, b"".join(pieces).decode())
+        assert self.ended(), f"the process does not end:\n{self.output()}"
+        return Ended(self.process.exitcode, self.output())
 
 
 def run(
@@ -262,41 +277,61 @@ def _execute(folder: Path, arguments: tuple, output, injury) -> None:
     main([*arguments[:1], "--config", "tiny.yaml", *arguments[1:]])
 
 
+class Process(subprocess.Popen):
+    """A command in a process of its own, the leader of a process group.
+
+    What it prints goes to a file: a pipe that nobody reads would stop it when full.
+    """
+
+    def __init__(self, folder: Path, line: Sequence[str]):
+        self._printed = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as self
+        super().__init__(
+            line,
+            cwd=folder,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=self._printed,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            # Ignored where the tests themselves run in the background, and inherited.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+
+    def ended(self) -> bool:
+        """Whether it has ended."""
+        return self.poll() is not None
+
+    def output(self) -> str:
+        """Return what it printed so far."""
+        printed = os.pread(
+            self._printed.fileno(), os.fstat(self._printed.fileno()).st_size, 0
+        )
+        return printed.decode(errors="replace")
+
+
 def environment() -> dict[str, str]:
     """Return the variables for real processes: this checkout, one thread."""
     path = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
     return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen:
+def start(folder: Path, *arguments: str) -> Process:
     """Start a stage as a user does."""
     line = [sys.executable, "-m", "noisesteps", *arguments[:1]]
-    return _start(folder, [*line, "--config", "tiny.yaml", *arguments[1:]])
+    return Process(folder, [*line, "--config", "tiny.yaml", *arguments[1:]])
 
 
-def snakemake(folder: Path, *targets: str) -> subprocess.Popen:
-    """Start Snakemake, the leader of its own process group."""
+def snakemake(folder: Path, *targets: str) -> Process:
+    """Start Snakemake."""
     line = [sys.executable, "-m", "snakemake", "--cores", "1", "--nocolor"]
     line += ["--snakefile", str(ROOT / "Snakefile"), "--configfile", "tiny.yaml"]
-    return _start(folder, [*line, *targets])
+    # Without the dashes Snakemake takes the targets for further config files.
+    return Process(folder, [*line, "--", *targets])
 
 
-def _start(folder: Path, line: list[str]) -> subprocess.Popen:
-    return subprocess.Popen(
-        line,
-        cwd=folder,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def end(process: subprocess.Popen, timeout: float = 300) -> Ended:
+def end(process: Process, timeout: float = 300) -> Ended:
     """Wait for a process of `start` or `snakemake`."""
-    output, _ = process.communicate(timeout=timeout)
-    return Ended(process.returncode, output)
+    return Ended(process.wait(timeout), process.output())
 
 
 # Progress
@@ -320,12 +355,17 @@ def resumptions(folder: Path) -> list[int]:
     return [event.update for event in lines if isinstance(event, Started)][::-1]
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
-    """Ask again and again, until it holds."""
+def wait_until(
+    condition: Callable[[], bool], process: Process | Fork, seconds: float = 300
+) -> None:
+    """Ask again and again until it holds, as long as the process may bring it about."""
     limit = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < limit, "waited in vain"
-        time.sleep(0.002)
+        # It may have come true between the question and the end.
+        over = process.ended() and not condition()
+        assert not over, f"ended too early:\n{process.output()}"
+        assert time.monotonic() < limit, f"waited in vain:\n{process.output()}"
+        time.sleep(0.005)
 
 
 # Injuries

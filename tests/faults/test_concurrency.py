@@ -44,7 +44,7 @@ def test_a_training_started_twice_is_done_once(tmp_path):
     folder = harness.build(tmp_path / "a", [PREPROCESS.command], training=LONG)
     alone = harness.copy(folder, tmp_path / "b")
     first = Fork(folder, *TRAIN.command)
-    harness.wait_until(lambda: harness.updates_logged(folder) >= 3)
+    harness.wait_until(lambda: harness.updates_logged(folder) >= 3, first)
     second = harness.run(folder, *TRAIN.command)
     assert "is being written by process" in second.refused()
     assert first.process.is_alive()
@@ -68,7 +68,7 @@ def test_of_two_that_start_together_one_works(study, tmp_path, number):
 def test_a_killed_process_holds_no_lock(tmp_path):
     folder = harness.build(tmp_path, [PREPROCESS.command], training=LONG)
     training = Fork(folder, *TRAIN.command)
-    harness.wait_until(lambda: harness.updates_logged(folder) >= 1)
+    harness.wait_until(lambda: harness.updates_logged(folder) >= 1, training)
     os.kill(training.process.pid, signal.SIGKILL)
     training.wait()
     lock = folder / MODEL.with_name(f".{MODEL.name}.lock")
@@ -113,7 +113,7 @@ def test_of_two_snakemakes_one_says_so(tmp_path):
     alone = harness.copy(folder, tmp_path / "b")
     target = (MODEL / "model.json").as_posix()
     first = harness.snakemake(folder, target)
-    harness.wait_until((folder / "results/.tiny.lock").exists)
+    harness.wait_until((folder / "results/.tiny.lock").exists, first)
     second = harness.end(harness.snakemake(folder, target))
     assert second.code != 0
     said = f"noisesteps: error: results/tiny is being written by process {first.pid} on"

@@ -3,7 +3,6 @@
 import os
 import random
 import signal
-import subprocess
 import time
 
 import harness
@@ -48,8 +47,8 @@ def test_a_killed_training_ends_in_the_same_bits(
     chance = random.Random(number)
     update = chance.randrange(UPDATES + 1)
     process = harness.start(folder, *TRAIN.command)
-    harness.wait_until(lambda: harness.resumptions(folder) != [])
-    harness.wait_until(lambda: harness.updates_logged(folder) >= update)
+    harness.wait_until(lambda: harness.resumptions(folder) != [], process)
+    harness.wait_until(lambda: harness.updates_logged(folder) >= update, process)
     time.sleep(chance.uniform(0, 0.05))
     process.kill()
     assert harness.end(process).code in (-signal.SIGKILL, 0)
@@ -67,13 +66,15 @@ def test_a_killed_training_ends_in_the_same_bits(
         assert reached - resumed <= 3
 
 
-def kill_tree(process: subprocess.Popen) -> int:
+def kill_tree(process: harness.Process) -> int:
     """Kill a process and all that descend from it; return how many they were."""
     parent = psutil.Process(process.pid)
     parent.suspend()  # it must not start others meanwhile
     tree = [*parent.children(recursive=True), parent]
     for member in tree:
         member.kill()
+    process.wait()
+    psutil.wait_procs(tree)  # what a dying process holds, nobody else gets
     return len(tree)
 
 
@@ -113,13 +114,13 @@ def test_snakemake_goes_on_after_a_kill_of_the_tree_in_training(
     folder = harness.copy(prepared, tmp_path / "study")
     target = (MODEL / "model.json").as_posix()
     process = harness.snakemake(folder, target)
-    harness.wait_until(lambda: harness.updates_logged(folder) >= UPDATES // 2)
-    assert kill_tree(process) >= 3  # Snakemake, the shell, the training
+    harness.wait_until(lambda: harness.updates_logged(folder) >= UPDATES // 4, process)
+    assert kill_tree(process) >= 2  # Snakemake, and the training that it waits for
     assert harness.end(process).code == -signal.SIGKILL
     assert (folder / CHECKPOINT).exists()
     harness.end(harness.snakemake(folder, target)).check()
     assert harness.same_files(whole, folder, TRAIN.outputs)
-    assert harness.resumptions(folder)[-1] >= UPDATES // 2 - 3
+    assert harness.resumptions(folder)[-1] >= UPDATES // 4 - 3
 
 
 @FULL
@@ -131,7 +132,9 @@ def test_a_training_killed_again_and_again_ends_in_the_same_bits(
     for number in range(1, times + 1):
         training = harness.Fork(folder, *TRAIN.command)
         goal = UPDATES * number // (times + 1)
-        harness.wait_until(lambda goal=goal: harness.updates_logged(folder) >= goal)
+        harness.wait_until(
+            lambda goal=goal: harness.updates_logged(folder) >= goal, training
+        )
         os.kill(training.process.pid, signal.SIGKILL)
         assert training.wait().code == -signal.SIGKILL
     harness.run(folder, *TRAIN.command).check()

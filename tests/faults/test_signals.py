@@ -42,7 +42,7 @@ def test_a_signal_keeps_every_update(
     folder = harness.copy(prepared, tmp_path / "study")
     number = signal.Signals[name]
     process = harness.start(folder, *TRAIN.command)
-    harness.wait_until(lambda: harness.updates_logged(folder) >= update)
+    harness.wait_until(lambda: harness.updates_logged(folder) >= update, process)
     started = time.monotonic()
     process.send_signal(number)
     ended = harness.end(process)
@@ -67,7 +67,7 @@ def test_ctrl_c_in_snakemake_reaches_the_training(prepared, whole, tmp_path):
     folder = harness.copy(prepared, tmp_path / "study")
     target = (MODEL / "model.json").as_posix()
     process = harness.snakemake(folder, target)
-    harness.wait_until(lambda: harness.updates_logged(folder) >= 20)
+    harness.wait_until(lambda: harness.updates_logged(folder) >= 20, process)
     started = time.monotonic()
     os.killpg(process.pid, signal.SIGINT)
     assert harness.end(process).code != 0

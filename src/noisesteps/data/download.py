@@ -38,11 +38,18 @@ class Patience:
         Seconds without a byte after which a transfer counts as broken.
     wait
         Seconds before the second attempt; doubled for each further one, up to 60.
+    slowest
+        Bytes a second, over `timeout` seconds, below which a transfer counts as broken.
+    largest
+        Bytes of a file beyond which a transfer is given up: the largest that a study
+        has asked for, 16 GB of faces, four times over.
     """
 
     attempts: int = 5
     timeout: float = 30.0
     wait: float = 1.0
+    slowest: float = 1000.0
+    largest: int = 64 << 30
 
 
 class _InterruptedError(Exception):
@@ -260,12 +267,12 @@ def _download(item: _Item, patience: Patience) -> str | None:
         reraise=True,
     )
     try:
-        return retrying(_transfer, item, patience.timeout)
+        return retrying(_transfer, item, patience)
     except _InterruptedError as error:
         raise item.unobtainable(str(error)) from error
 
 
-def _transfer(item: _Item, timeout: float) -> str | None:
+def _transfer(item: _Item, patience: Patience) -> str | None:
     """Make one attempt: receive, verify, and only then give the file its name."""
     import requests
     from urllib3.exceptions import HTTPError
@@ -278,12 +285,12 @@ def _transfer(item: _Item, timeout: float) -> str | None:
         headers["Range"] = f"bytes={offset}-"
     try:
         with requests.get(
-            item.address, headers=headers, stream=True, timeout=timeout
+            item.address, headers=headers, stream=True, timeout=patience.timeout
         ) as response:
             whole = offset and response.status_code == 416 and _is_whole(item)
             if not whole:
                 offset = _check_response(item, response, offset)
-                _receive(item, response, offset)
+                _receive(item, response, offset, patience)
             linked = _linked_sha256(response)
     except (requests.RequestException, HTTPError) as error:
         raise _InterruptedError(_reason(error)) from error
@@ -318,16 +325,20 @@ def _check_response(item: _Item, response: requests.Response, offset: int) -> in
     return offset
 
 
-def _receive(item: _Item, response: requests.Response, offset: int) -> None:
+def _receive(
+    item: _Item, response: requests.Response, offset: int, patience: Patience
+) -> None:
     """Append the body to the partial file, from `offset` on."""
     length = response.headers.get("Content-Length", "")
     total = offset + int(length) if length.isdigit() else None
+    _refuse_endless(item, total or 0, patience)
     with (
         item.part.open("r+b" if offset else "wb") as file,
         _Progress(item.path.name, offset, total) as progress,
     ):
         file.seek(offset)
-        for piece in _pieces(response):
+        for piece in _pieces(response, patience):
+            _refuse_endless(item, file.tell() + len(piece), patience)
             if file.tell() == 0 and _looks_like_html(piece):
                 file.close()
                 item.part.unlink()
@@ -343,9 +354,25 @@ def _receive(item: _Item, response: requests.Response, offset: int) -> None:
         )
 
 
-def _pieces(response: requests.Response) -> Iterator[bytes]:
+def _refuse_endless(item: _Item, size: int, patience: Patience) -> None:
+    """Give up on a file larger than any that is wanted; keep nothing of it."""
+    if size > patience.largest:
+        item.part.unlink(missing_ok=True)
+        raise item.unobtainable(
+            f"the server sends more than {patience.largest:,} bytes"
+        )
+
+
+def _pieces(response: requests.Response, patience: Patience) -> Iterator[bytes]:
+    """Yield what arrives as it arrives, as long as it arrives fast enough."""
+    since, received = time.monotonic(), 0
     # The bytes as sent: some servers label .tgz as an encoding, which requests undoes.
-    while piece := response.raw.read(PIECE, decode_content=False):
+    while piece := response.raw.read1(PIECE, decode_content=False):
+        received += len(piece)
+        if (seconds := time.monotonic() - since) > patience.timeout:
+            if received < patience.slowest * seconds:
+                raise _InterruptedError("the server sends too slowly")
+            since, received = time.monotonic(), 0
         yield piece
 
 

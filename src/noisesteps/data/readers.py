@@ -6,10 +6,13 @@ for, one at a time. Nothing is ever extracted to the file system.
 
 from __future__ import annotations
 
+import gzip
 import lzma
+import math
 import os
 import re
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -17,7 +20,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from noisesteps import config
 from noisesteps.data.decode import MAXIMUM_BYTES
@@ -36,7 +39,18 @@ DAMAGE = (
     OSError,
 )
 FLOWERS_FILES = ("102flowers.tgz", "imagelabels.mat", "setid.mat")
+# Methods that Python's zipfile unpacks to a limit; the others, all at once.
+BOUNDED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 OVERSIZE = f"larger than {MAXIMUM_BYTES >> 20} MiB"
+# What a file may make a reader do. The largest sets of the field lie far below: a zip
+# of 302,652 faces; the flowers' tar of 8,190 members, 345 MB; 9,000 butterflies.
+MAXIMUM_MEMBERS = 500_000  # of a zip, and rows of a parquet file
+MAXIMUM_LISTING = 96 << 20  # bytes of names and labels: they are all held in memory
+MAXIMUM_ZIP_RATIO = 100  # of unpacked to packed bytes, beyond the first GiB
+MAXIMUM_TAR_MEMBERS = 50_000
+MAXIMUM_TAR_BYTES = 2 << 30  # unpacked; a tar is read from its beginning to its end
+MAXIMUM_TAR_HEADER = 1 << 20  # bytes of a long name
+MAXIMUM_NUMBERS = 1_000_000  # in a variable of a .mat file
 
 
 @dataclass(frozen=True)
@@ -116,6 +130,10 @@ def _refuse_special(archive: Path, member: str) -> DataError:
     )
 
 
+def _too_much(path: Path, what: str) -> DataError:
+    return DataError(f"{path} {what}; get the file from a source that you trust.")
+
+
 def _hidden(name: str) -> bool:
     """Tell what file managers leave behind: .DS_Store, __MACOSX/..."""
     parts = PurePosixPath(name).parts
@@ -161,10 +179,19 @@ class FlowersReader:
 
     @staticmethod
     def _vector(path: Path, key: str) -> list[int]:
-        from scipy.io import loadmat
+        """Read a variable of a .mat file, having seen its shape before its numbers."""
+        from scipy.io import loadmat, whosmat
 
         try:
-            return loadmat(path, variable_names=[key])[key].ravel().tolist()
+            shapes = {name: shape for name, shape, _ in whosmat(path)}
+            if math.prod(shapes.get(key, ())) > MAXIMUM_NUMBERS:
+                raise _too_much(path, f"holds more than {MAXIMUM_NUMBERS:,} numbers")
+            values = loadmat(path, variable_names=[key])[key]
+            if values.dtype.kind not in "iu":
+                raise ValueError(f"`{key}` is not made of whole numbers")
+            return values.ravel().tolist()
+        except DataError:
+            raise
         except KeyError:
             raise DataError(f"{path} has no `{key}`; get the file again.") from None
         except Exception as error:  # a damaged .mat fails in too many ways to list
@@ -185,25 +212,67 @@ class FlowersReader:
 
     def _stream(self, sources: Collection[str]) -> Iterator[Raw]:
         try:
-            with tarfile.open(self.archive, "r|*") as archive:
-                for member in archive:
-                    self._check(member)
+            with (
+                gzip.open(self.archive) as unpacked,
+                tarfile.open(
+                    fileobj=_Limited(unpacked, self.archive),
+                    mode="r|",
+                    tarinfo=_Member,
+                ) as archive,
+            ):
+                for number, member in enumerate(archive, 1):
+                    self._check(member, number)
                     source = PurePosixPath(member.name).name
                     if member.isreg() and source in sources:
                         yield self._extract(archive, member, source)
-        except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+        except (tarfile.TarError, EOFError, OSError, zlib.error, ValueError) as error:
             raise _damaged(self.archive, error) from error
 
-    def _check(self, member: tarfile.TarInfo) -> None:
+    def _check(self, member: tarfile.TarInfo, number: int) -> None:
         _refuse_unsafe(self.archive, member.name)
-        if not (member.isreg() or member.isdir()):
+        if member.issparse() or not (member.isreg() or member.isdir()):
             raise _refuse_special(self.archive, member.name)
+        if member.size > MAXIMUM_TAR_BYTES:  # said before it is unpacked
+            raise _too_much(
+                self.archive, f"holds {member.name!r}, of {member.size:,} bytes"
+            )
+        if number > MAXIMUM_TAR_MEMBERS:
+            raise _too_much(
+                self.archive, f"holds more than {MAXIMUM_TAR_MEMBERS:,} files"
+            )
 
     @staticmethod
     def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo, source: str) -> Raw:
         if member.size > MAXIMUM_BYTES:
             return Raw(source, reason=OVERSIZE)
         return Raw(source, archive.extractfile(member).read())
+
+
+class _Limited:
+    """Hands out what a compressed file unpacks to, up to a limit."""
+
+    def __init__(self, unpacked: BinaryIO, path: Path):
+        self.unpacked, self.path, self.left = unpacked, path, MAXIMUM_TAR_BYTES
+
+    def read(self, size: int) -> bytes:
+        piece = self.unpacked.read(size)
+        self.left -= len(piece)
+        if self.left < 0:
+            limit = f"{MAXIMUM_TAR_BYTES >> 30} GiB"
+            raise _too_much(self.path, f"unpacks to more than {limit}")
+        return piece
+
+
+class _Member(tarfile.TarInfo):
+    """A member whose long name, which tarfile holds in memory, has a limit."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> tarfile.TarInfo:
+        member = super().frombuf(buf, encoding, errors)
+        in_memory = member.type not in (*tarfile.REGULAR_TYPES, tarfile.DIRTYPE)
+        if in_memory and member.size > MAXIMUM_TAR_HEADER:
+            raise tarfile.ReadError(f"a header of {member.size:,} bytes")
+        return member
 
 
 class ParquetReader:
@@ -251,10 +320,27 @@ class ParquetReader:
             if self.label_column:
                 self._column_type(path, schema, "label_column")
                 columns.append(self.label_column)
+            if file.metadata.num_rows > MAXIMUM_MEMBERS:
+                raise _too_much(path, f"holds more than {MAXIMUM_MEMBERS:,} rows")
             try:
-                return file.read(columns=columns), file.metadata.num_rows
+                batches = list(self._limited(path, file, columns))
+                table = pa.Table.from_batches(batches) if batches else pa.table({})
+                return table, file.metadata.num_rows
             except (pa.ArrowException, OSError) as error:
                 raise _damaged(path, error) from error
+
+    def _limited(
+        self, path: Path, file: pyarrow.parquet.ParquetFile, columns: list[str]
+    ) -> Iterator[Any]:
+        """Yield batches as long as their texts may be held in memory."""
+        held = 0
+        for batch in file.iter_batches(self.BATCH, columns=columns):
+            held += batch.nbytes
+            if held > MAXIMUM_LISTING:
+                raise _too_much(
+                    path, f"holds more than {MAXIMUM_LISTING >> 20} MiB of names"
+                )
+            yield batch
 
     def _check_image_column(self, path: Path, schema: Any) -> None:
         import pyarrow as pa
@@ -349,6 +435,22 @@ class ParquetReader:
         return Raw(source, content.as_py())
 
 
+def _refuse_long_listing(path: Path, file: BinaryIO) -> None:
+    """Refuse a zip by the size of its listing, which `ZipFile` reads as a whole.
+
+    The end of the listing is found by zipfile's own function, so that the number is
+    the one that it goes by.
+    """
+    end = zipfile._EndRecData(file)
+    if not end:
+        raise zipfile.BadZipFile("File is not a zip file")
+    size, members = end[zipfile._ECD_SIZE], end[zipfile._ECD_ENTRIES_TOTAL]
+    if members > MAXIMUM_MEMBERS:
+        raise _too_much(path, f"holds {members:,} files")
+    if size > MAXIMUM_LISTING:
+        raise _too_much(path, f"holds more than {MAXIMUM_LISTING >> 20} MiB of names")
+
+
 class ZipReader:
     """Zip files of images; sub-folders below `prefix` are labels."""
 
@@ -375,10 +477,18 @@ class ZipReader:
     @staticmethod
     def _listing(path: Path) -> list[zipfile.ZipInfo]:
         try:
+            with path.open("rb") as file:
+                _refuse_long_listing(path, file)
             with zipfile.ZipFile(path) as archive:
-                return archive.infolist()
-        except (zipfile.BadZipFile, OSError) as error:
+                members = archive.infolist()
+        except (*DAMAGE, ValueError, struct.error) as error:
             raise _damaged(path, error) from error
+        if len(members) > MAXIMUM_MEMBERS:  # its end may have said another number
+            raise _too_much(path, f"holds more than {MAXIMUM_MEMBERS:,} files")
+        unpacked = sum(member.file_size for member in members)
+        if unpacked > (1 << 30) + MAXIMUM_ZIP_RATIO * path.stat().st_size:
+            raise _too_much(path, f"unpacks to {unpacked:,} bytes")
+        return members
 
     def _add(self, path: Path, member: zipfile.ZipInfo) -> None:
         source = member.filename
@@ -412,9 +522,13 @@ class ZipReader:
         _, member = self.members[source]
         if member.file_size > MAXIMUM_BYTES:
             return Raw(source, reason=OVERSIZE)
+        if member.compress_type not in BOUNDED:
+            return Raw(source, reason="neither stored nor deflated in the archive")
         try:
             with archive.open(member) as file:
-                return Raw(source, file.read())
+                # With a size, since without one it unpacks what there is, whatever
+                # size the archive states; one byte more, so that the sum is compared.
+                return Raw(source, file.read(member.file_size + 1))
         except RuntimeError:
             return Raw(source, reason="encrypted")
         except DAMAGE as error:
