@@ -9,7 +9,7 @@ GPUS ?= $(if $(shell nvidia-smi -L 2>/dev/null),1,$(CORES))
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) --resources gpu=$(GPUS)
 
-.PHONY: help demo small test test-faults test-slurm lint format venv slurm lock schema clean
+.PHONY: help demo small bench test test-faults test-slurm lint format venv slurm lock schema clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -30,6 +30,9 @@ small: $(VENV)/.runtime  ## run the small study on the real archives
 	@echo "The tables: results/small/tables    The figures:"
 	@ls -1 results/small/figures/*.png
 
+bench: $(VENV)/.dev  ## time noisesteps beside its peers: results/benchmarks/speed.json
+	$(BIN)/python -m benchmarks run
+
 test: $(VENV)/.dev  ## run the linters and every test
 	$(MAKE) --no-print-directory lint
 	$(BIN)/python -m pytest
@@ -43,14 +46,14 @@ test-slurm: $(VENV)/slurm/.done  ## run a tiny study on a SLURM cluster of its o
 	$(VENV)/slurm/bin/python -m pytest -m slurm -s tests/slurm
 
 lint: $(VENV)/.dev  ## ruff, snakefmt and snakemake --lint
-	$(BIN)/ruff check src tests
-	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/snakemake --lint
 
 format: $(VENV)/.dev  ## let ruff and snakefmt rewrite the sources
-	$(BIN)/ruff check --fix src tests
-	$(BIN)/ruff format src tests
+	$(BIN)/ruff check --fix src tests benchmarks
+	$(BIN)/ruff format src tests benchmarks
 	$(BIN)/snakefmt Snakefile workflow
 
 schema: $(VENV)/.runtime  ## write the config's JSON schema and table of keys anew

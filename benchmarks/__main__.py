@@ -1,0 +1,242 @@
+"""The command line: measure, compare with an earlier result, print, write pages."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import click
+import torch
+
+from benchmarks import check as check_ratios
+from benchmarks import table
+from benchmarks.groups import GROUPS
+from benchmarks.rows import Row
+from benchmarks.settings import Settings, settings_for
+
+RESULT = Path("results/benchmarks/speed.json")
+PAGE = Path("docs/performance.md")
+# Each library that computes has its own threads.
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Time noisesteps beside its peers."""
+
+
+@main.command()
+@click.option(
+    "--device",
+    type=click.Choice(["all", "cpu", "cuda"]),
+    default="all",
+    show_default=True,
+    help="all: the CPU, and CUDA where there is one.",
+)
+@click.option(
+    "--threads",
+    multiple=True,
+    type=click.IntRange(1),
+    help="CPU threads; may be given several times. Default: 1, and all of them.",
+)
+@click.option(
+    "--rows",
+    "names",
+    default=",".join(GROUPS),
+    show_default=True,
+    help="Groups of rows to measure, with commas between.",
+)
+@click.option("--rounds", type=click.IntRange(1), default=7, show_default=True)
+@click.option(
+    "--json",
+    "path",
+    type=click.Path(path_type=Path),
+    default=RESULT,
+    show_default=True,
+    help="Where the result goes; with --rows, the other rows of the file stay.",
+)
+@click.option(
+    "--memory/--no-memory",
+    default=True,
+    show_default=True,
+    help="Measure peak memory too, in a process for each contestant.",
+)
+def run(
+    device: str,
+    threads: tuple[int, ...],
+    names: str,
+    rounds: int,
+    path: Path,
+    memory: bool,
+) -> None:
+    """Measure, print a table and write JSON."""
+    chosen = _groups(names)
+    rows: list[Row] = []
+    for settings in _all_settings(device, threads, rounds):
+        wanted = replace(settings, memory=memory)
+        rows += _measure(wanted, chosen, _thread_counts(threads)[-1])
+    kept = table.read(path) if len(chosen) < len(GROUPS) and path.exists() else []
+    table.write(path, table.merge(kept, rows))
+    click.echo(f"\n{table.plain(rows)}\n\nWritten to {path}")
+
+
+def _groups(names: str) -> list[str]:
+    chosen = names.split(",")
+    for name in chosen:
+        if name not in GROUPS:
+            raise click.UsageError(
+                f"--rows {name} is none of {', '.join(GROUPS)}; choose from these."
+            )
+    return chosen
+
+
+def _thread_counts(threads: tuple[int, ...]) -> list[int]:
+    available = len(os.sched_getaffinity(0)) if sys.platform == "linux" else None
+    return sorted(set(threads or (1, available or os.cpu_count() or 1)))
+
+
+def _all_settings(device: str, threads: tuple[int, ...], rounds: int) -> list[Settings]:
+    """Return the conditions to measure under; say what is left out."""
+    counts, found = _thread_counts(threads), []
+    if device != "cuda":
+        found += [settings_for("cpu", count, rounds) for count in counts]
+    if device != "cpu":
+        if torch.cuda.is_available():
+            found.append(settings_for("cuda", counts[-1], rounds))
+        else:
+            click.echo("The CUDA rows are skipped: this machine has no CUDA device.")
+    return found
+
+
+def _measure(settings: Settings, names: list[str], most: int) -> list[Row]:
+    """Measure in a new process, which starts with the number of threads."""
+    kind = settings.on.type
+    names = [
+        name
+        for name in names
+        if kind in GROUPS[name].devices
+        and (GROUPS[name].each_threads or settings.threads == most)
+    ]
+    count = str(settings.threads)
+    environment = os.environ | dict.fromkeys(THREAD_VARIABLES, count)
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder, "rows.json")
+        command = [sys.executable, "-m", "benchmarks", "worker", settings.text()]
+        done = subprocess.run(
+            [*command, ",".join(names), str(result)], env=environment, check=False
+        )
+        if done.returncode:
+            sys.exit(done.returncode)
+        return table.read(result)
+
+
+@main.command()
+@click.argument("result", type=click.Path(exists=True, path_type=Path))
+@click.argument("baseline", type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(0, 1),
+    default=check_ratios.TOLERANCE,
+    show_default=True,
+    help="Part of an earlier ratio that may be lost.",
+)
+def check(result: Path, baseline: Path, tolerance: float) -> None:
+    """Compare the ratios of RESULT with those of BASELINE; exit 1 if one fell."""
+    try:
+        found = check_ratios.slower(table.read(result), table.read(baseline), tolerance)
+    except ValueError as error:
+        raise click.UsageError(f"{result} and {baseline}: {error}.") from error
+    for sentence in found:
+        click.echo(sentence)
+    if found:
+        sys.exit(1)
+    click.echo(f"No ratio fell by more than {tolerance:.0%}.")
+
+
+@main.command("table")
+@click.argument("result", type=click.Path(exists=True, path_type=Path), default=RESULT)
+@click.argument("page", type=click.Path(exists=True, path_type=Path), default=PAGE)
+def write_table(result: Path, page: Path) -> None:
+    """Write the table of RESULT between the markers of PAGE."""
+    try:
+        table.into_page(page, table.read(result))
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
+@main.command()
+@click.argument(
+    "folder",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=Path("results/demo"),
+)
+@click.option("--json", "path", type=click.Path(path_type=Path), default=RESULT)
+def orchestration(folder: Path, path: Path) -> None:
+    """Compare the wall time of a finished study with its stages' own work.
+
+    Its row is added to the result. The study has to have been run from nothing to its
+    end by one call of Snakemake.
+    """
+    from benchmarks import orchestration as finished
+
+    settings = settings_for("cpu", _thread_counts(())[-1], rounds=1)
+    try:
+        row = finished.measure(settings, folder)
+    except FileNotFoundError as error:
+        raise click.UsageError(str(error)) from error
+    table.write(path, table.merge(table.read(path) if path.exists() else [], [row]))
+    click.echo(table.plain([row]))
+
+
+@main.command(hidden=True)
+@click.argument("settings", type=Settings.parse)
+@click.argument("names")
+@click.argument("result", type=click.Path(path_type=Path))
+def worker(settings: Settings, names: str, result: Path) -> None:
+    """Measure some groups in this process."""
+    torch.set_num_threads(settings.threads)
+    rows = []
+    for name in filter(None, names.split(",")):
+        click.echo(f"{settings.device}, {settings.threads} threads: {name} ...")
+        rows += GROUPS[name].measure(settings)
+    table.write(result, rows)
+
+
+@main.command("of-work", hidden=True)
+@click.argument("settings", type=Settings.parse)
+@click.argument("contest")
+@click.argument("program")
+@click.argument("precision")
+def of_work(settings: Settings, contest: str, program: str, precision: str) -> None:
+    """Print the peak memory of one contestant, in this process."""
+    from benchmarks import memory
+
+    torch.set_num_threads(settings.threads)
+    click.echo(memory.of_work(settings, contest, program, precision))
+
+
+@main.command("of-torch", hidden=True)
+def of_torch() -> None:
+    """Print the peak memory of a process that has imported torch."""
+    from benchmarks import memory
+
+    click.echo(memory.peak_bytes(torch.device("cpu")))
+
+
+@main.command(
+    "of-command", hidden=True, context_settings={"ignore_unknown_options": True}
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def of_command(arguments: tuple[str, ...]) -> None:
+    """Run a command of noisesteps in this process; print its peak memory."""
+    from benchmarks import memory
+
+    click.echo(memory.of_command(list(arguments)))
+
+
+if __name__ == "__main__":
+    main()

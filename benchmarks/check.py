@@ -1,0 +1,60 @@
+"""Whether anything became slower beside its peers. Ratios are compared, never times."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from benchmarks.rows import Row
+
+TOLERANCE = 0.15  # of the earlier ratio
+
+
+def slower(
+    rows: Iterable[Row], baseline: Iterable[Row], tolerance: float = TOLERANCE
+) -> list[str]:
+    """Return a sentence for each row whose ratio fell by more than the tolerance.
+
+    Rows are matched by name and by whether they were measured on one thread: another
+    machine has other names and other numbers of threads. A ratio counts as fallen only
+    where its whole interval of quartiles did, so that a noisy row raises no alarm.
+
+    Parameters
+    ----------
+    rows
+        The new result.
+    baseline
+        An earlier one.
+    tolerance
+        Part of the earlier ratio that may be lost.
+
+    Raises
+    ------
+    ValueError
+        If no row of the two results is the same.
+    """
+    earlier = {_match(row): row for row in baseline if row.ratio is not None}
+    pairs = [
+        (row, earlier[_match(row)])
+        for row in rows
+        if row.ratio is not None and _match(row) in earlier
+    ]
+    if not pairs:
+        raise ValueError("the two results have no row in common")
+    return [_sentence(new, old) for new, old in pairs if _fell(new, old, tolerance)]
+
+
+def _match(row: Row) -> tuple[str, str, bool]:
+    return row.name, row.kind, row.threads == 1
+
+
+def _fell(new: Row, old: Row, tolerance: float) -> bool:
+    best = new.ratio if new.ratio_high is None else new.ratio_high
+    return best < old.ratio * (1 - tolerance)
+
+
+def _sentence(new: Row, old: Row) -> str:
+    threads = "1 thread" if new.threads == 1 else f"{new.threads} threads"
+    return (
+        f"{new.name} ({threads}) became slower: {new.ratio:.3g}× its peer, "
+        f"{new.peer}, and {old.ratio:.3g}× before."
+    )

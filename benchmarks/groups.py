@@ -1,0 +1,46 @@
+"""The groups of rows that `--rows` names, and where each is measured."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+
+from benchmarks.rows import Row
+from benchmarks.settings import Settings
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows that are measured together.
+
+    Attributes
+    ----------
+    module, function
+        What measures them, below `benchmarks`; imported when its turn comes.
+    devices
+        Kinds of device on which they are measured.
+    each_threads
+        Whether they are measured for each number of threads, or for the largest only.
+    """
+
+    module: str
+    function: str
+    devices: tuple[str, ...] = ("cpu",)
+    each_threads: bool = True
+
+    def measure(self, settings: Settings) -> list[Row]:
+        module = importlib.import_module(f"benchmarks.{self.module}")
+        return getattr(module, self.function)(settings)
+
+
+GROUPS = {
+    "peak": Group("peak", "measure", ("cpu", "cuda")),
+    "training": Group("networks", "training", ("cpu", "cuda")),
+    "sampling": Group("networks", "sampling", ("cpu", "cuda")),
+    "feeding": Group("feeding", "feeding", ("cpu", "cuda")),
+    "frechet": Group("frechet", "measure"),
+    "preprocessing": Group("feeding", "preprocessing", each_threads=False),
+    "startup": Group("startup", "measure", each_threads=False),
+    "memory": Group("memory", "of_stages", each_threads=False),
+    "memory-cuda": Group("memory", "of_training_on_cuda", ("cuda",)),
+}

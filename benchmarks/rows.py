@@ -1,0 +1,117 @@
+"""A row of the result: one work of ours, one peer, both times."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from benchmarks.settings import Settings
+from benchmarks.timing import Comparison
+from noisesteps.devices import describe
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison. What a row does not have is None.
+
+    Attributes
+    ----------
+    name
+        Names the row for `--rows` and for the comparison with an earlier result.
+    work, peer
+        What was timed, and beside what.
+    ours_s, peer_s
+        Seconds of one unit of the work: medians over the rounds.
+    ratio
+        `peer_s` / `ours_s`, or what `goal_text` says where no time is compared.
+    goal
+        The least `ratio` that is wanted.
+    goal_text
+        The goal as it was set.
+    ratio_low, ratio_high
+        Quartiles of the rounds' own ratios.
+    ours_share, peer_share
+        Part of the matrix-multiply peak of the same precision and threads that was
+        reached, from PyTorch's count of operations.
+    ours_bytes, peer_bytes
+        Most memory: allocated on CUDA, resident in a process of its own on the CPU.
+    kind, device, threads, rounds, torch
+        What it was measured on; `kind` is `cpu` or `cuda`.
+    note
+        What else there is to say.
+    """
+
+    name: str
+    work: str
+    peer: str | None = None
+    ours_s: float | None = None
+    peer_s: float | None = None
+    ratio: float | None = None
+    goal: float | None = None
+    goal_text: str = ""
+    ratio_low: float | None = None
+    ratio_high: float | None = None
+    ours_share: float | None = None
+    peer_share: float | None = None
+    ours_bytes: int | None = None
+    peer_bytes: int | None = None
+    kind: str = ""
+    device: str = ""
+    threads: int = 0
+    rounds: int = 0
+    torch: str = ""
+    note: str = ""
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the goal is reached; None without a goal."""
+        if self.goal is None or self.ratio is None:
+            return None
+        return self.ratio >= self.goal
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """What tells the row from all others of one result."""
+        return self.name, self.device, self.threads
+
+    def values(self) -> dict[str, Any]:
+        """Return the row for JSON."""
+        return asdict(self) | {"met": self.met}
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> Row:
+        """Read what `values` returned."""
+        return cls(**{key: value for key, value in values.items() if key != "met"})
+
+
+def make_row(
+    settings: Settings,
+    name: str,
+    work: str,
+    peer: str | None = None,
+    compared: Comparison | None = None,
+    **values: Any,
+) -> Row:
+    """Return a row with what it was measured on filled in."""
+    times = asdict(compared) if compared else {}
+    return Row(
+        name,
+        work,
+        peer,
+        kind=settings.on.type,
+        device=device_name(settings),
+        threads=settings.threads,
+        rounds=settings.rounds,
+        torch=torch.__version__,
+        **times | values,
+    )
+
+
+def device_name(settings: Settings) -> str:
+    """Return the hardware's name without the threads, which have their own column."""
+    if settings.on.type == "cpu":
+        return describe(settings.on).rsplit(",", 1)[0] or platform.machine()
+    return describe(settings.on)

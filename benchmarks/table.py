@@ -1,0 +1,122 @@
+"""Rows as a table: on the terminal, and in Markdown between two markers of a page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from tabulate import tabulate
+
+from benchmarks.rows import Row
+from noisesteps.files import write_text
+
+BEGIN = "<!-- benchmarks: begin -->"
+END = "<!-- benchmarks: end -->"
+HEADINGS = (
+    "work",
+    "beside",
+    "threads",
+    "ours",
+    "peer",
+    "ratio (quartiles)",
+    "goal",
+    "of peak",
+    "memory",
+)
+UNITS = (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6))
+
+
+def read(path: str | Path) -> list[Row]:
+    """Read the rows of a result."""
+    return [Row.of(values) for values in json.loads(Path(path).read_text())]
+
+
+def write(path: str | Path, rows: Iterable[Row]) -> None:
+    """Write rows as JSON, atomically."""
+    values = [row.values() for row in rows]
+    write_text(Path(path), json.dumps(values, indent=1, ensure_ascii=False) + "\n")
+
+
+def merge(old: Iterable[Row], new: Iterable[Row]) -> list[Row]:
+    """Put new rows in the place of old ones that measured the same; keep the others."""
+    merged = {row.key: row for row in old}
+    merged |= {row.key: row for row in new}
+    return list(merged.values())
+
+
+def plain(rows: Iterable[Row]) -> str:
+    """Return the table for a terminal."""
+    return tabulate([cells(row) for row in rows], HEADINGS, tablefmt="simple")
+
+
+def markdown(rows: list[Row]) -> str:
+    """Return the table for a page, with what it was measured on, notes below."""
+    devices = dict.fromkeys((row.device, row.torch) for row in rows)
+    named = "; ".join(f"{device}, PyTorch {torch}" for device, torch in devices)
+    table = tabulate([cells(row) for row in rows], HEADINGS, tablefmt="github")
+    notes = dict.fromkeys(f"- {row.work}: {row.note}" for row in rows if row.note)
+    return f"Measured on {named}.\n\n{table}\n\n" + "\n".join(notes)
+
+
+def into_page(page: Path, rows: list[Row]) -> None:
+    """Write the table between the two markers of a Markdown page.
+
+    Raises
+    ------
+    ValueError
+        If the page has not exactly one pair of markers.
+    """
+    text = page.read_text(encoding="utf-8")
+    before, *rest = text.split(BEGIN)
+    if len(rest) != 1 or rest[0].count(END) != 1:
+        raise ValueError(f"{page} needs one line {BEGIN} and, below it, one {END}.")
+    after = rest[0].split(END)[1]
+    write_text(page, f"{before}{BEGIN}\n\n{markdown(rows).strip()}\n\n{END}{after}")
+
+
+def cells(row: Row) -> list[str]:
+    """Return the row as text."""
+    return [
+        row.work,
+        row.peer or "",
+        str(row.threads),
+        duration(row.ours_s),
+        duration(row.peer_s),
+        _ratio(row),
+        _goal(row),
+        _pair(row.ours_share, row.peer_share, lambda share: f"{share:.0%}"),
+        _pair(row.ours_bytes, row.peer_bytes, lambda size: f"{size / 1e9:.2f} GB"),
+    ]
+
+
+def duration(seconds: float | None) -> str:
+    """Return seconds with three digits and a unit, or nothing."""
+    if seconds is None:
+        return ""
+    unit, size = next((pair for pair in UNITS if seconds >= pair[1]), UNITS[-1])
+    return f"{seconds / size:.3g} {unit}" if seconds < 1000 else f"{seconds:.0f} s"
+
+
+def _ratio(row: Row) -> str:
+    if row.ratio is None:
+        return ""
+    text = f"{_three(row.ratio)}×"
+    if row.ratio_low is not None and row.ratio_high is not None:
+        text += f" ({_three(row.ratio_low)}–{_three(row.ratio_high)})"
+    return text
+
+
+def _three(value: float) -> str:
+    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+
+
+def _goal(row: Row) -> str:
+    if row.met is None:
+        return ""
+    return f"{row.goal_text} {'met' if row.met else 'MISSED'}"
+
+
+def _pair(ours, peer, text) -> str:
+    """Return ours, and the peer's after a stroke, where they are known."""
+    return " / ".join(text(value) for value in (ours, peer) if value is not None)

@@ -1,0 +1,364 @@
+"""The benchmark program: its arithmetic, its table, its check; and tiny real rows."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import statistics
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+from diffusers import UNet2DModel
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks import check, frechet, networks, orchestration, peak, peers, table
+from benchmarks.__main__ import main
+from benchmarks.groups import GROUPS
+from benchmarks.rows import Row, make_row
+from benchmarks.settings import Settings, settings_for
+from benchmarks.timing import Work, alternate, compare, quartiles
+from noisesteps.evaluation import Statistics, frechet_distance
+
+CPU = torch.device("cpu")
+TINY = Settings(
+    "cpu",
+    threads=1,
+    rounds=2,
+    preset="tiny",
+    image_size=8,
+    batch=4,
+    sampling=((2, 3),),
+    precisions=("fp32", "bf16"),
+    seconds=0.0,
+    memory=False,
+)
+SECONDS = st.floats(1e-6, 1e3)
+
+
+def a_row(name="training-fp32", ratio=2.0, threads=1, **values):
+    return Row(
+        name,
+        "training step",
+        "diffusers",
+        ours_s=1.0,
+        peer_s=ratio,
+        ratio=ratio,
+        kind="cpu",
+        device="a processor",
+        threads=threads,
+        rounds=3,
+        torch="2",
+        **values,
+    )
+
+
+# Statistics
+
+
+def test_a_comparison_takes_medians_and_the_quartiles_of_the_rounds():
+    compared = compare([1.0, 2.0, 4.0], [4.0, 4.0, 4.0])
+    assert (compared.ours_s, compared.peer_s, compared.ratio) == (2.0, 4.0, 2.0)
+    assert (compared.ratio_low, compared.ratio_high) == (1.5, 3.0)
+
+
+@settings(deadline=None)
+@given(st.lists(SECONDS, min_size=1, max_size=20))
+def test_quartiles_enclose_the_median(values):
+    low, high = quartiles(values)
+    ordered = [min(values), low, statistics.median(values), high, max(values)]
+    for below, above in itertools.pairwise(ordered):
+        assert below <= above * (1 + 1e-12)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(SECONDS, SECONDS), min_size=1, max_size=9))
+def test_swapping_the_sides_inverts_the_ratio(pairs):
+    ours, peer = map(list, zip(*pairs, strict=True))
+    there, back = compare(ours, peer).ratio, compare(peer, ours).ratio
+    assert there * back == pytest.approx(1)
+
+
+def test_everybody_takes_turns_and_every_other_round_goes_backwards():
+    calls = []
+    works = {name: Work(lambda name=name: calls.append(name)) for name in "AB"}
+    times = alternate(works, 4, CPU, 0.0)
+    assert calls[:6] == ["A"] * 3 + ["B"] * 3  # the warm-up
+    assert "".join(calls[6:]) == "ABBAABBA"
+    assert [len(times[name]) for name in "AB"] == [4, 4]
+
+
+def test_times_are_those_of_one_unit_and_tidying_up_is_not_counted(monkeypatch):
+    clock = itertools.count(step=6)  # 6 s from one look to the next
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+    tidied = []
+    work = Work(lambda: None, units=3, after=lambda: tidied.append(next(clock)))
+    assert alternate({"only": work}, 2, CPU, 12.0) == {"only": [1.0, 1.0]}
+    assert len(tidied) == 3
+
+
+# Rows and the table
+
+
+def test_a_row_survives_json(tmp_path):
+    path = tmp_path / "speed.json"
+    rows = [a_row(goal=1.5, goal_text="≥ 1.5×"), a_row("peak", threads=2)]
+    table.write(path, rows)
+    assert table.read(path) == rows
+    values = json.loads(path.read_text())[0]
+    assert {"work", "peer", "ours_s", "peer_s", "ratio", "goal"} <= set(values)
+    assert values["met"] is True
+
+
+def test_goals_are_met_at_their_ratio_or_above():
+    assert a_row(ratio=2.0, goal=2.0).met is True
+    assert a_row(ratio=1.99, goal=2.0).met is False
+    assert a_row(ratio=1.0).met is None
+
+
+def test_new_rows_take_the_place_of_old_ones():
+    old = [a_row(ratio=1.0), a_row("other")]
+    new = [a_row(ratio=3.0), a_row(ratio=4.0, threads=2)]
+    merged = table.merge(old, new)
+    assert [(row.name, row.ratio) for row in merged] == [
+        ("training-fp32", 3.0),
+        ("other", 2.0),
+        ("training-fp32", 4.0),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(None, ""), (1234.4, "1234 s"), (2.5, "2.5 s"), (0.0123, "12.3 ms"),
+     (4.2e-5, "42 µs"), (3e-8, "0.03 µs")],
+)  # fmt: skip
+def test_durations(seconds, text):
+    assert table.duration(seconds) == text
+
+
+def test_the_table_says_what_was_met_and_what_was_not():
+    rows = [a_row(goal=3.0, goal_text="≥ 3×"), a_row(ratio=4.0, goal=3.0)]
+    lines = table.plain(rows).splitlines()[2:]
+    assert ["MISSED" in line for line in lines] == [True, False]
+    assert "2×" in lines[0]
+
+
+def test_the_table_goes_between_the_markers(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n\n{table.BEGIN}\nold\n{table.END}\n\nafter\n")
+    table.into_page(page, [a_row(note="a note")])
+    table.into_page(page, [a_row(note="a note")])
+    text = page.read_text()
+    assert text.startswith("before\n\n") and text.endswith("\n\nafter\n")
+    assert "old" not in text
+    assert text.count("| diffusers |") == 1
+    assert "a processor" in text and "a note" in text
+
+
+def test_a_page_without_markers_is_left_alone(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(f"{table.END}\n{table.BEGIN}\n")
+    with pytest.raises(ValueError, match="needs one line"):
+        table.into_page(page, [a_row()])
+    assert page.read_text() == f"{table.END}\n{table.BEGIN}\n"
+
+
+def test_the_committed_page_has_its_markers():
+    text = (Path(__file__).parents[1] / "docs/performance.md").read_text()
+    assert text.count(table.BEGIN) == text.count(table.END) == 1
+
+
+# The check
+
+
+def test_the_check_names_what_fell_and_only_that():
+    baseline = [a_row(), a_row("sampling"), a_row("gone"), a_row("peak", ratio=None)]
+    rows = [a_row(ratio=1.69), a_row("sampling", ratio=1.71), a_row("new", ratio=0.1)]
+    (sentence,) = check.slower(rows, baseline, tolerance=0.15)
+    assert sentence.startswith("training-fp32 (1 thread) became slower: 1.69×")
+
+
+def test_the_check_compares_no_times_and_no_other_number_of_threads():
+    slow_machine = replace(a_row(), ours_s=100.0, peer_s=200.0, device="another")
+    assert check.slower([slow_machine], [a_row()]) == []
+    assert check.slower([a_row(threads=8)], [a_row(threads=2)]) == []
+    with pytest.raises(ValueError, match="no row in common"):
+        check.slower([a_row(threads=8)], [a_row(threads=1)])
+
+
+def test_a_noisy_row_raises_no_alarm():
+    noisy = a_row(ratio=1.5, ratio_low=1.0, ratio_high=2.2)
+    assert check.slower([noisy], [a_row()]) == []
+    steady = a_row(ratio=1.5, ratio_low=1.4, ratio_high=1.6)
+    assert len(check.slower([steady], [a_row()])) == 1
+
+
+def test_the_check_ends_with_1_where_something_fell(tmp_path):
+    new, old = tmp_path / "new.json", tmp_path / "old.json"
+    table.write(new, [a_row(ratio=1.0)])
+    table.write(old, [a_row(ratio=2.0)])
+    fell = CliRunner().invoke(main, ["check", str(new), str(old)])
+    assert fell.exit_code == 1
+    assert "training-fp32" in fell.output
+    rose = CliRunner().invoke(main, ["check", str(old), str(new)])
+    assert rose.exit_code == 0
+
+
+# What is measured
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_settings_survive_the_way_to_another_process(device):
+    conditions = settings_for(device, threads=2, rounds=3)
+    assert Settings.parse(conditions.text()) == conditions
+
+
+def test_every_group_leads_to_a_function():
+    from importlib import import_module
+
+    for group in GROUPS.values():
+        module = import_module(f"benchmarks.{group.module}")
+        assert callable(getattr(module, group.function))
+
+
+def test_unknown_rows_are_refused_by_name():
+    result = CliRunner().invoke(main, ["run", "--rows", "training,speed"])
+    assert result.exit_code == 2
+    assert "--rows speed" in result.output
+
+
+def test_operations_of_a_convolution_are_counted_by_torch_as_by_hand():
+    """The peak counts multiplications and additions, as PyTorch's counter does."""
+    images, channels, pixels, kernel = peak.CONVOLUTION["cpu"]
+    layer = torch.nn.Conv2d(channels, channels, kernel, padding=1, device="meta")
+    x = torch.empty(images, channels, pixels, pixels, device="meta")
+    with peak.FlopCounterMode(display=False) as counter:
+        layer(x)
+    assert counter.get_total_flops() == peak._flops(TINY)["convolution"]
+
+
+def test_training_asks_about_three_times_what_a_prediction_asks():
+    forward = peak.operations(TINY, "ours", 4, training=False)
+    both = peak.operations(TINY, "ours", 4, training=True)
+    assert 2.5 < both / forward <= 3
+    assert peak.operations(TINY, "ours", 8, training=False) == 2 * forward
+
+
+def test_the_peers_networks_are_of_our_size():
+    conditions = settings_for("cpu", 1, 1)
+    ours = conditions.network()
+    wanted = ours.parameter_count
+    assert UNet2DModel(**ours.diffusers_config()).num_parameters() == wanted
+    lucidrains = peers.lucidrains_network(conditions, "meta")
+    count = sum(weight.numel() for weight in lucidrains.parameters())
+    assert count == pytest.approx(wanted, rel=0.15)
+
+
+def test_a_tiny_real_comparison(monkeypatch):
+    monkeypatch.setitem(peak.SIDE, "cpu", 32)
+    monkeypatch.setitem(peak.CONVOLUTION, "cpu", (1, 8, 8, 3))
+    rows = networks.training(TINY) + networks.sampling(TINY)
+    names = {row.name for row in rows}
+    assert {"training-fp32-diffusers", "training-bf16-beside-fp32-diffusers"} <= names
+    assert {"sampling-2-fp32-diffusers", "sampling-2-bf16-lucidrains"} <= names
+    for row in rows:
+        assert row.ratio == pytest.approx(row.peer_s / row.ours_s)
+        assert row.ours_s > 0 and row.ours_share > 0
+
+
+def test_the_fréchet_distances_that_are_timed_are_the_same():
+    samples, reference = frechet.features(64, 16, 512)
+    cached = Statistics.of(reference, "test", "")
+    theirs = frechet.torch_fidelity(
+        samples, {"mu": cached.mean, "sigma": cached.covariance}
+    )
+    assert frechet_distance(samples, cached) == pytest.approx(theirs, rel=1e-6)
+
+
+# Orchestration
+
+LOG = """\
+SNAKEMAKE
+=========
+  Date: 2026-01-02 23:59:50
+
+Provided cores: 2
+[Fri Jan 02 23:59:51 2026]
+localrule preprocess:
+    output: results/demo/data/a/images.npy
+    benchmark: results/demo/benchmarks/preprocess/a.tsv
+    wildcards: study=demo, dataset=a
+    threads: 2
+[Fri Jan 02 23:59:55 2026]
+Finished jobid: 2 (Rule: preprocess)
+1 of 3 steps (33%) done
+[Fri Jan 02 23:59:55 2026]
+localrule train:
+    benchmark: results/demo/benchmarks/train/a.tsv
+    jobid: 1
+[Sat Jan 03 00:00:05 2026]
+Finished jobid: 1 (Rule: train)
+2 of 3 steps (67%) done
+localrule all:
+    input: results/demo/models/a
+    jobid: 0
+[Sat Jan 03 00:00:10 2026]
+Finished jobid: 0 (Rule: all)
+3 of 3 steps (100%) done
+"""
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """Return a study's folder, its log and benchmark files: 4 s on 2 slots and 16 s."""
+    folder = tmp_path / "results" / "demo"
+    for name, seconds in (("preprocess", 4.0), ("train", 16.0)):
+        path = folder / "benchmarks" / name / "a.tsv"
+        path.parent.mkdir(parents=True)
+        path.write_text(f"s\th:m:s\n{seconds}\t0:00:00\n")
+    logs = tmp_path / ".snakemake" / "log"
+    logs.mkdir(parents=True)
+    (logs / "2026-01-02T235950.1.snakemake.log").write_text(LOG)
+    (logs / "2026-01-03T100000.1.snakemake.log").write_text("Nothing to be done")
+    return folder
+
+
+def test_orchestration_is_wall_time_beside_the_stages_own_work(finished):
+    row = orchestration.measure(TINY, finished)
+    assert (row.ours_s, row.peer_s) == (20.0, (2 * 4.0 + 16.0) / 2)
+    assert row.ratio == pytest.approx(0.6)
+    assert row.met is False
+
+
+def test_an_unfinished_study_is_refused_in_a_sentence(finished, tmp_path):
+    log = next((tmp_path / ".snakemake/log").glob("2026-01-02*"))
+    log.write_text(LOG.replace("3 of 3 steps (100%)", "2 of 3 steps (67%)"))
+    result = CliRunner().invoke(main, ["orchestration", str(finished)])
+    assert result.exit_code == 2
+    assert "run the study again" in result.output
+
+
+def test_a_job_that_was_run_again_later_belongs_to_no_whole_run(finished):
+    again = finished / "benchmarks" / "train" / "a.tsv"
+    os.utime(again, (time.time() + 60, time.time() + 60))
+    with pytest.raises(FileNotFoundError, match="run the study again"):
+        orchestration.measure(TINY, finished)
+
+
+def test_a_later_run_of_a_part_is_not_taken_for_the_whole(finished, tmp_path):
+    part = LOG.split("localrule train:")[0] + "1 of 1 steps (100%) done\n"
+    (tmp_path / ".snakemake/log/2026-01-04T000000.1.snakemake.log").write_text(part)
+    assert orchestration.parse(part).wall_s == 5.0
+    assert orchestration.measure(TINY, finished).ours_s == 20.0
+
+
+def test_a_row_says_what_it_was_measured_on():
+    row = make_row(TINY, "name", "work")
+    assert row.kind == "cpu"
+    assert row.device and "thread" not in row.device
+    assert row.torch == torch.__version__
