@@ -109,6 +109,7 @@ def test_a_t_that_is_worse_than_the_best_is_hollow(paths):
     assert hollow == [(100, 110), (100, 220)]
     keys = [text.get_text() for text in main.figure.legends[0].get_texts()]
     assert "hollow: worse than its line's best T (95%)" in keys
+    assert "ring: the lowest score of its line" in keys
 
 
 def test_only_points_whose_x_t_is_not_noise_are_marked(paths):
