@@ -292,6 +292,17 @@ def test_points_that_lie_on_each_other_share_a_number():
     assert apart == [(number, number) for number in range(1, 6)]
 
 
+def test_ways_that_take_equally_long_stand_side_by_side():
+    table = pd.DataFrame(
+        {"seconds_per_image": [1.0, 1.0, 1.0, 2.0, 2.0], "value": [9, 7, 8, 5, 6]}
+    )
+    across = quality_vs_cost.beside(table)
+    assert (across[1], across[3]) == (1.0, 2.0)
+    assert across[1] < across[2] < across[0] < across[3] < across[4]
+    (alone,) = quality_vs_cost.beside(table.iloc[:1])
+    assert alone == 1.0
+
+
 def test_one_way_is_a_front():
     rows = quality_vs_cost.numbered(front([1.0], [9.0]))
     assert quality_vs_cost.groups(rows, (0.5, 2), (0, 10)) == [(1, 1)]
