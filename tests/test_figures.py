@@ -134,6 +134,20 @@ def test_no_words_are_clipped(paths):
             assert clipped(figure) == [], name
 
 
+def test_a_long_headline_covers_nothing(paths):
+    """Figures that lay themselves out make room for as many lines as there are."""
+    for name in ("copies_toy_flowers", "samples_toy_flowers"):
+        kind, dataset = figure_kind(name, STUDY)
+        figure = DRAW[kind](STUDY, paths, dataset)
+        drawn = len(figure.texts)
+        side = figure.axes[0].get_window_extent().height
+        style.headline(figure, "a title " * 30, "small print " * 60)
+        tops = [text.get_window_extent().y1 for text in figure.texts[:drawn]]
+        tops += [axes.get_window_extent().y1 for axes in figure.axes]
+        assert figure.texts[-1].get_window_extent().y0 > max(tops)
+        assert figure.axes[0].get_window_extent().height == pytest.approx(side)
+
+
 def test_without_fewer_steps_there_is_no_such_figure():
     sampling = STUDY.sampling.model_copy(update={"fewer_steps": None})
     study = STUDY.model_copy(update={"sampling": sampling})

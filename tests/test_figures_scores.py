@@ -109,6 +109,7 @@ def test_a_t_that_is_worse_than_the_best_is_hollow(paths):
     assert hollow == [(100, 110), (100, 220)]
     keys = [text.get_text() for text in main.figure.legends[0].get_texts()]
     assert "hollow: worse than its line's best T (95%)" in keys
+    assert "ring: the lowest score of its line" in keys
 
 
 def test_only_points_whose_x_t_is_not_noise_are_marked(paths):
@@ -289,6 +290,17 @@ def test_points_that_lie_on_each_other_share_a_number():
     assert found == [(1, 2), (3, 4), (5, 5)]
     apart = quality_vs_cost.groups(rows, (1, 100), (0, 0.1))
     assert apart == [(number, number) for number in range(1, 6)]
+
+
+def test_ways_that_take_equally_long_stand_side_by_side():
+    table = pd.DataFrame(
+        {"seconds_per_image": [1.0, 1.0, 1.0, 2.0, 2.0], "value": [9, 7, 8, 5, 6]}
+    )
+    across = quality_vs_cost.beside(table)
+    assert (across[1], across[3]) == (1.0, 2.0)
+    assert across[1] < across[2] < across[0] < across[3] < across[4]
+    (alone,) = quality_vs_cost.beside(table.iloc[:1])
+    assert alone == 1.0
 
 
 def test_one_way_is_a_front():

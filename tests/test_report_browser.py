@@ -184,6 +184,11 @@ def test_a_phone_scrolls_tables_and_not_the_page(visit):
             "boxes => boxes.filter(box => box.scrollWidth > box.clientWidth).length"
         )
         assert inside > 0
+        # A chart is 7.2 inches wide, its smallest print 7 points: shown at 7 pixels.
+        widths = page.locator("figure img").evaluate_all(
+            "images => images.map(image => image.clientWidth)"
+        )
+        assert min(widths) > 7.2 * 72
         page.locator("figure .open").first.click()
         right = page.get_by_role("button", name="Close", exact=True).bounding_box()
         assert right["x"] + right["width"] <= PHONE[0]

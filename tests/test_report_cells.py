@@ -100,6 +100,19 @@ def test_an_interval_joins_its_value():
     assert made.rows[0][1].key == "110.04"
 
 
+def test_a_difference_near_zero_gets_no_more_digits_than_the_others():
+    made = table(
+        difference=[-113.04, 0.5964, -0.04],
+        difference_low=[-149.0, -5.56, -3.0],
+        difference_high=[-76.5, 6.75, 3.0],
+    )
+    assert texts(made) == [
+        ["−113.0 [−149.0, −76.5]"],
+        ["0.6 [−5.6, 6.8]"],
+        ["0.0 [−3.0, 3.0]"],
+    ]
+
+
 def test_the_interval_of_a_mean_joins_the_mean():
     made = table(accuracy_mean=[0.7], accuracy_low=[0.65], accuracy_high=[0.75])
     assert texts(made) == [["70.0 [65.0, 75.0]"]]
@@ -139,5 +152,6 @@ def test_times_are_said_once_and_small_p_values_are_not_zero():
 
 def test_a_heading_names_its_unit():
     assert heading("terminal_signal") == "terminal signal √ᾱ_T (%)"
+    assert heading("difference_of_accuracy") == "difference of accuracy (points)"
     assert heading("longest_seconds") == "longest time"
     assert heading("some_new_column") == "some new column"

@@ -109,7 +109,7 @@ def test_times_are_those_of_128_images(study):
 
 def test_accuracies_are_compared_where_the_classes_are_the_same(study):
     found = row(compared(study)["Table 4.4"], "vgg16", "mix")
-    assert found["difference of accuracy (%)"] == "10.0"
+    assert found["difference of accuracy (points)"] == "10.0"
 
 
 def test_another_extractor_rules_out_the_scores_alone(study):

@@ -3,7 +3,7 @@
 import pytest
 
 import finished_study
-from noisesteps.report import score_findings
+from noisesteps.report import score_findings, short_findings
 from noisesteps.tables import tabulate
 
 STUDY = finished_study.study()
@@ -17,7 +17,7 @@ def tables(tmp_path, monkeypatch):
 
     def table(name, dataset="toy_flowers"):
         frame = tabulate(name, STUDY, paths)
-        return frame[frame["dataset"] == dataset]
+        return frame if dataset is None else frame[frame["dataset"] == dataset]
 
     return table
 
@@ -28,7 +28,7 @@ def test_the_best_steps_and_what_cannot_be_told_from_them(tables):
     assert linear.startswith("linear: the best FD (EfficientNet-Lite0) is 101.1 [98.6,")
     assert "no smaller T does as well: T = 100 scores significantly worse" in linear
     assert scaled.startswith("linear_scaled: the best")
-    assert "over 1 trainings and 3 samplings a model (sampling)" in intervals
+    assert "over 3 sets of images from one training; the luck of" in intervals
 
 
 def test_an_undecided_plateau_says_so(tables):
@@ -45,24 +45,66 @@ def test_a_smaller_candidate_is_named(tables):
 
 def test_schedules_are_told_apart_only_by_their_corrected_p_value(tables):
     table = tables("schedules")
-    first, _ = score_findings.about_schedules(table)
+    first, _, tested = score_findings.about_schedules(table)
     assert "At T = 100, linear leaves 50.0% of the image's amplitude" in first
     assert "scores 110.0; linear_scaled leaves 0.1% and scores 220.0" in first
     assert "+110.0 [+107.7, +112.3], worse (p < 0.001)" in first
-    (first, _) = score_findings.about_schedules(table.assign(p_holm=0.2))
+    assert "after Holm's correction for 2 tests" in tested
+    first, *_ = score_findings.about_schedules(table.assign(p_holm=0.2))
     assert "which may be chance (p = 0.2)" in first
-    (first, _) = score_findings.about_schedules(table.assign(p_holm=float("nan")))
+    first, _ = score_findings.about_schedules(table.assign(p_holm=float("nan")))
     assert "which single scores cannot test" in first
 
 
 def test_fewer_steps_name_both_models(tables):
     sentences = list(score_findings.about_fewer_steps(tables("fewer_steps")))
-    assert len(sentences) == 4
+    assert len(sentences) == 5
     assert sentences[0] == (
-        "linear: trained with T = 900 and sampled in 100 steps (ancestral), the score "
-        "is 106.1, and 110.0 when trained with T = 100: −3.9 [−6.2, −1.6], better "
-        "(p = 0.018)."
+        "linear: the model of T = 900 sampled in 100 steps (ancestral) scores 106.1, "
+        "that of T = 100 110.0: −3.9 [−6.2, −1.6], better (p = 0.018)."
     )
+    assert "(DDIM) scores" in sentences[1]
+
+
+def test_the_fastest_way_as_good_as_the_best_is_named(tables):
+    table = tables("quality_vs_cost")
+    best, fastest = score_findings.about_use(table)
+    assert best.startswith("The best score is 101.1 [98.6, 103.6], of linear, T = 900:")
+    assert best.endswith(": 0.9 s an image.")
+    # 106.1 ± 1 in 100 steps is told from 101.1 ± 1, as is everything else.
+    assert fastest.startswith("Every faster way scores significantly worse")
+    _, fastest = score_findings.about_use(table.assign(candidate=True))
+    assert fastest.startswith(
+        "The fastest that cannot be told from it is linear, T = 900, in 100 steps "
+        "(ancestral): 106.1 [103.6, 108.6] in 0.1 s, 9.0 times as fast"
+    )
+    _, untested = score_findings.about_use(table.assign(low=float("nan")))
+    assert "there is one score of each" in untested
+
+
+def test_the_answers_in_short_cover_all_data_sets(tables):
+    table = {name: tables(name, None) for name in ("plateau", "schedules", "copies")}
+    steps = short_findings.on_steps(table["plateau"])
+    names = "oxford_flowers, smithsonian_butterflies and toy_flowers"
+    assert f"with linear, T = 900 ({names});" in steps
+    undecided = short_findings.on_steps(table["plateau"].assign(decided=False))
+    assert f"with linear_scaled, the data do not decide ({names})." in undecided
+    assert short_findings.on_schedules(table["schedules"]) == (
+        "linear_scaled against linear at equal T: T = 100 worse in 3 of 3; T = 900 "
+        "worse in 3 of 3."
+    )
+    alike = short_findings.on_schedules(table["schedules"].assign(p_holm=0.5))
+    assert "T = 100 no difference shown;" in alike
+    fewer = short_findings.on_fewer_steps(tables("fewer_steps", None))
+    assert "with linear, ancestral better in 3 of 3; with linear, DDIM" in fewer
+    use = short_findings.on_use(tables("quality_vs_cost", None))
+    assert "toy_flowers: linear, T = 900, 101.1 in 0.9 s an image." in use
+    assert short_findings.on_copies(table["copies"]) == (
+        "No model is shown to. Near-copies among 288 generated images: 12 by the "
+        "extractor's features and 12 by pixels."
+    )
+    many = short_findings.on_copies(table["copies"].assign(p_holm=0.001))
+    assert "More near-copies than among real images: linear at T = 100 (oxford" in many
 
 
 def test_the_floor_is_what_real_images_score(tables):
@@ -76,10 +118,16 @@ def test_the_floor_is_what_real_images_score(tables):
 
 def test_copies_are_called_so_where_real_images_have_fewer(tables):
     table = tables("copies")
-    features, pixels = score_findings.about_copies(table)
+    features, pixels, meaning = score_findings.about_copies(table)
+    assert "less than 0.5 times as far from one training image" in meaning
     assert features.startswith("By the extractor's features, 4 of 96 generated images")
     assert "Of real held-out images it is 0 of 24." in features
     assert "4.2 [0.1, 21.0] % of its images, no more than among real" in pixels
+    none, *_ = score_findings.about_copies(table.assign(copies=0))
+    assert none == (
+        "By the extractor's features, none of 96 generated images is a near-copy. Of "
+        "real held-out images it is 0 of 24."
+    )
     many = table.assign(p_holm=0.001)
     assert "it memorises" in next(score_findings.about_copies(many))
     alone = next(

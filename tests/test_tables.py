@@ -431,6 +431,36 @@ def test_the_pareto_front_is_what_nothing_beats(paths):
                 "or value < @row.value)"
             )
             assert row.pareto == better.empty
+    # 1 below and above: 5 and more apart is told, so that the best stands alone.
+    assert frame.query("candidate")["value"].tolist() == pytest.approx(
+        [101 + 1 / 9] * 3
+    )
+
+
+def test_the_time_of_a_way_is_that_of_its_steps(paths):
+    """What else the machine did in one run does not choose the front."""
+    for schedule, slower in (("linear", 50.0), ("linear_scaled", 0.001)):
+        path = paths.score(Run("toy_flowers", schedule, 100)) / "score.json"
+        record = json.loads(path.read_text())
+        path.write_text(json.dumps(record | {"seconds_per_image": slower}))
+    frame = tables.tabulate("quality_vs_cost", STUDY, paths)
+    seconds = frame.groupby("sampling_steps")["seconds_per_image"].unique()
+    assert {steps: list(found) for steps, found in seconds.items()} == {
+        100: [0.1], 900: [0.9]
+    }  # fmt: skip
+
+
+def test_the_interval_of_a_share_stays_between_zero_and_one(paths):
+    path = paths.score(Run("toy_flowers", "linear", 100)) / "score.json"
+    record = json.loads(path.read_text())
+    record |= {"precision": [0.9, 1.0, 1.0], "recall": [0.0, 0.0, 0.1]}
+    path.write_text(json.dumps(record))
+    found = row(
+        tables.tabulate("fid_toy_flowers", STUDY, paths), schedule="linear", steps=100
+    )
+    assert found["precision_high"] == 1.0
+    assert found["precision_low"] < found["precision"] < 1.0
+    assert found["recall_low"] == 0.0
 
 
 def test_the_floor_and_the_copies_are_kept(paths):

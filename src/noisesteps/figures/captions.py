@@ -61,7 +61,8 @@ def _samples(study: Study, paths: StudyPaths, dataset: str) -> Caption:
     )
     return Caption(
         f"{dataset}: samples, one row for each T",
-        f"Columns: the first {columns} images of each model, unselected. Small print: "
+        f"Columns: the first {columns} images of each model{_first(study)}, "
+        "unselected. Small print: "
         "the amplitude of the image that is left in x_T after T steps; sampling "
         "assumes that none is." + fewer,
         f"A grid of images generated for {dataset}: rows for T = "
@@ -77,10 +78,10 @@ def _copies(study: Study, paths: StudyPaths, dataset: str) -> Caption:
     shares = _near_copies(table)
     return Caption(
         f"{dataset}: the generated images that come closest to a training image",
-        "Left a generated image, right its nearest training image (mirrored where that "
-        f"is nearer), by features of {study.evaluation.extractor} or by pixels. The "
-        "number is their distance over the mean distance of the next nearest training "
-        f"images. {shares}",
+        f"Left an image of a model{_first(study)}, right its nearest training image "
+        "(mirrored where that is nearer), by features of "
+        f"{study.evaluation.extractor} or by pixels. The number is their distance over "
+        f"the mean distance of the next nearest training images. {shares}",
         f"Pairs of a generated image and its nearest training image of {dataset}. "
         f"Smallest relative distance: {'; '.join(closest)}. {shares}",
     )
@@ -90,6 +91,11 @@ def _closest(found: Neighbours) -> str:
     pair = found.generated[0]
     beside = f", real images {found.real[0].relative:.2f}" if found.real else ""
     return f"{pair.relative:.2f} ({pair.name}){beside}"
+
+
+def _first(study: Study) -> str:
+    """Name the training that is shown, where there are several."""
+    return "'s first training" if study.training.seeds > 1 else ""
 
 
 def _near_copies(table: DataFrame) -> str:
@@ -140,9 +146,9 @@ def _ends(steps: Series, seconds: Series) -> str:
 def _training_loss(study: Study, paths: StudyPaths, dataset: str) -> Caption:
     return Caption(
         f"{dataset}: training loss over the updates",
-        "Mean squared error of the predicted noise, one line for each T. Models of "
-        "different T see different amounts of noise, so a lower loss does not mean "
-        "better images.",
+        f"Mean squared error of the predicted noise of each model{_first(study)}, one "
+        "line for each T. Models of different T see different amounts of noise, so a "
+        "lower loss does not mean better images.",
         f"Line charts of the training loss of {dataset} over the updates, one line for "
         f"each of T = {listed(sorted(study.diffusion.steps))}; one panel for each "
         f"schedule: {', '.join(study.diffusion.schedules)}.",

@@ -22,7 +22,7 @@ SPACES = {"feature": "by features", "pixel": "by pixels"}
 GENERATED, REAL, ACROSS = 8, 4, 4  # pairs of a space, of each kind; pairs in a row
 SIDE, GAP, BETWEEN = 0.8, 0.03, 0.13  # inches
 WORDS, HEADING, SUBHEADING = 0.37, 0.3, 0.24  # inches under a pair, above pairs
-HEADER, MARGIN = 1.02, 0.1
+MARGIN = 0.1
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,9 @@ class Neighbours:
 def draw_copies(study: Study, paths: StudyPaths, dataset: str) -> Figure:
     """Draw pairs by features and by pixels: generated ones, and real ones for scale."""
     found = {space: neighbours(space, study, paths, dataset) for space in SPACES}
-    height = HEADER + MARGIN + sum(_height(space) for space in found.values())
+    height = MARGIN + sum(_height(space) for space in found.values())
     figure = Figure(figsize=(WIDTH, height))
-    top = HEADER
+    top = 0.0
     for space, chosen in found.items():
         heading = (
             f"nearest {SPACES[space]}, as a share of the distance to the next "

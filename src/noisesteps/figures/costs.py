@@ -72,11 +72,14 @@ def _from_zero(axes: Axes) -> None:
 
 
 def draw_training_loss(study: Study, paths: StudyPaths, dataset: str) -> Figure:
-    """Draw the loss over the updates: a panel a schedule, a line a T."""
+    """Draw the loss over the updates: a panel a schedule, a line a T.
+
+    The lightest shade of viridis is left out: it would be lost on white.
+    """
     schedules = study.diffusion.schedules
     steps = sorted(study.diffusion.steps)
     palette = mpl.colormaps["viridis"]
-    shades = [0.9 * place / max(len(steps) - 1, 1) for place in range(len(steps))]
+    shades = [0.8 * place / max(len(steps) - 1, 1) for place in range(len(steps))]
     colours = dict(zip(steps, map(palette, shades), strict=True))
     figure = style.new_figure(style.WIDTH, 4.1)
     panels = figure.subplots(1, len(schedules), sharey=True, squeeze=False)[0]

@@ -17,7 +17,7 @@ from noisesteps.paths import Run, StudyPaths
 DATASET_ROWS = 2
 MAX_ACROSS = 16  # pictures side by side, over all panels
 GAP = 0.03  # inches between pictures
-HEADER, MARGIN = 0.85, 0.1  # inches
+MARGIN = 0.1  # inches
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def _small_print(signal: float) -> str:
 
 
 def draw_panels(panels: list[Panel], dpi: int) -> Figure:
-    """Place panels side by side; every picture covers whole pixels."""
+    """Place panels side by side, up to the upper edge, where the headline goes."""
     rows, columns = panels[0].images.shape[:2]
     labels = 0.78 if any(panels[0].labels) else 0.0
     titles = 0.28 if panels[0].title else 0.0
@@ -85,11 +85,11 @@ def draw_panels(panels: list[Panel], dpi: int) -> Figure:
     panel_width = labels + columns * (side + GAP) + (MARGIN if len(panels) > 1 else 0)
     # A narrow grid still needs room for its title.
     width = max(2 * MARGIN + len(panels) * panel_width, 0.8 * WIDTH)
-    height = HEADER + titles + rows * (side + GAP) + MARGIN
+    height = titles + rows * (side + GAP) + MARGIN
     figure = Figure(figsize=(width, height))
     for number, panel in enumerate(panels):
         left = MARGIN + number * panel_width + labels
-        _draw_panel(figure, panel, left, HEADER + titles, side, dpi)
+        _draw_panel(figure, panel, left, titles, side, dpi)
     return figure
 
 

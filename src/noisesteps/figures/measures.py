@@ -64,4 +64,7 @@ def measure_name(measure: str, metric: str) -> str:
 def _draw_line(axes: Axes, measure: str, schedule: str, rows: DataFrame) -> None:
     colour, marker = style.SCHEDULES[schedule]
     style.draw_band(axes, rows, colour, measure)
-    axes.plot(rows["steps"], rows[measure], color=colour, marker=marker, label=schedule)
+    axes.plot(
+        rows["steps"], rows[measure], color=colour, marker=marker, label=schedule,
+        markersize=style.MARKER_SIZES[schedule] - 1,
+    )  # fmt: skip

@@ -127,7 +127,7 @@ def _draw_models(axes: Axes, schedule: str, rows: object) -> None:
     colour, marker = style.SCHEDULES[schedule]
     axes.plot(
         rows.index, rows["mean"], color=colour, marker=marker, linestyle="",
-        markersize=6,
+        markersize=style.MARKER_SIZES[schedule],
     )  # fmt: skip
     axes.vlines(rows.index, rows["min"], rows["max"], color=colour, linewidth=1)
 
@@ -136,7 +136,8 @@ def _mark_mismatch(axes: Axes, threshold: float) -> None:
     """Shade where x_T is not noise, up to the upper end of the axis."""
     bottom, top = axes.get_ylim()
     if axes.get_yscale() == "linear":
-        bottom, top = 0, max(1.02 * top, 2 * threshold)
+        top = max(1.02 * top, 2 * threshold)
+        bottom = -0.05 * top  # room for markers that lie on zero
     else:
         top = max(top, 10 * threshold)
     axes.axhspan(threshold, top, color=style.ORANGE, alpha=0.13, linewidth=0)

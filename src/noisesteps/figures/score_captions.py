@@ -179,8 +179,10 @@ def quality_vs_cost(study: Study, paths: StudyPaths, _: str | None) -> Caption:
         fronts.append(f"{dataset}: {'; '.join(ways)}.")
     return Caption(
         "Score against the time that an image takes",
-        f"{conditions(fid)} {intervals(fid, 'Strokes')} Times are of batches of "
-        f"{batches} images on {devices}.",
+        f"{conditions(fid)} {intervals(fid, 'Strokes')} A time is "
+        "the median over all models that take as many steps, whose network and work "
+        f"are the same: batches of {batches} images on {devices}. Of equally fast ways "
+        "the best stands at its time, the others on its right.",
         f"Scatter plots of {fid['metric'].iloc[0]} against seconds an image. Ways that "
         f"no other beats in both: {' '.join(fronts)}",
     )

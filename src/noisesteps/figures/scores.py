@@ -39,7 +39,7 @@ def draw_scores(study: Study, paths: StudyPaths, dataset: str) -> Figure:
         _draw_published(main, published)
         steps += published["steps"].tolist()
     _draw_floor(main, table)
-    main.set_ylabel(f"{table['metric'].iloc[0]}, lower is better")
+    main.set_ylabel(f"{table['metric'].iloc[0]},\nlower is better")
     style.steps_axis(main, steps, inches=5.8 if panels == 1 else 3.7)
     style.from_zero(main)
     style.legend_below(figure, main, columns=2, keys=keys)
@@ -88,6 +88,9 @@ def _draw_lines(
         worse = rows[~rows["steps"].isin(known)]
         ruled_out += len(worse)
         _draw_line(axes, schedule, rows, worse)
+    if table["steps"].nunique() > 1:
+        ring = {"markerfacecolor": "none", "markersize": 12, "markeredgewidth": 1.2}
+        keys.append(style.key("ring: the lowest score of its line", **ring))
     if alike:
         keys.append(style.key("filled: cannot be told from its line's best T"))
     if ruled_out:
@@ -98,17 +101,20 @@ def _draw_lines(
 
 def _draw_line(axes: Axes, schedule: str, rows: DataFrame, worse: DataFrame) -> None:
     colour, marker = style.SCHEDULES[schedule]
+    size = style.MARKER_SIZES[schedule]
     best = rows.loc[rows["value"].idxmin()]
     label = f"{schedule} (best: {best['value']:.1f} at T = {best['steps']:,})"
     style.draw_band(axes, rows, colour)
     axes.plot(
         rows["steps"], rows["value"], color=colour, marker=marker, label=label,
-        markersize=6,
+        markersize=size,
     )  # fmt: skip
     axes.plot(
         worse["steps"], worse["value"], color=colour, marker=marker, linestyle="",
-        markersize=6, markerfacecolor="white",
+        markersize=size, markerfacecolor="white",
     )  # fmt: skip
+    if len(rows) == 1:
+        return
     axes.plot(
         best["steps"], best["value"], marker="o", markersize=12, color=colour,
         markerfacecolor="none", markeredgewidth=1.2,

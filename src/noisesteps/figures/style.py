@@ -31,6 +31,8 @@ SCHEDULES = {
     "linear_scaled": (VERMILION, "s"),
     "cosine": (GREEN, "^"),
 }
+# Lines that meet: the marker below is the larger one, so that its edge is seen.
+MARKER_SIZES = {"linear": 8, "linear_scaled": 6, "cosine": 4.5}
 SEQUENCE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
 # How images are made: with every step that was trained, or with fewer of them.
 TRAINED, ANCESTRAL, DDIM = (INK, "o"), (PURPLE, "D"), (SKY, "v")
@@ -103,25 +105,48 @@ def _freeze(figure: Figure) -> None:
 def headline(figure: Figure, title: str, details: str) -> None:
     """Put a bold title above smaller print, wrapped to the figure's width.
 
-    The space is taken from the figure's constrained layout, so nothing overlaps.
+    The space is taken from the figure's constrained layout, so nothing overlaps; a
+    figure without one, which is drawn up to its upper edge, grows by it.
     """
-    width, height = figure.get_size_inches()
+    width, _ = figure.get_size_inches()
     bold = textwrap.wrap(title, int(width * 10.5))
     small = textwrap.wrap(details, int(width * 15))
+    parts = ((bold, 11, "bold", INK), (small, 8.5, "normal", QUIET))
+    needed = 0.1 + sum(_inches(lines, size) for lines, size, *_ in parts) + 0.04
+    engine = figure.get_layout_engine()
+    if engine is None:
+        _grow(figure, needed + 0.04)
+    height = figure.get_size_inches()[1]
     top = 0.1
-    for lines, size, weight, colour in (
-        (bold, 11, "bold", INK),
-        (small, 8.5, "normal", QUIET),
-    ):
+    for lines, size, weight, colour in parts:
         figure.text(
             0.1 / width, 1 - top / height, "\n".join(lines), fontsize=size,
             fontweight=weight, color=colour, va="top", linespacing=1.3,
         )  # fmt: skip
-        top += len(lines) * size * 1.45 / 72 + 0.04
-    engine = figure.get_layout_engine()
+        top += _inches(lines, size)
     if engine is not None:
         edge = 0.06 / width
-        engine.set(rect=(edge, 0.01, 1 - 2 * edge, 0.99 - (top + 0.04) / height))
+        engine.set(rect=(edge, 0.01, 1 - 2 * edge, 0.99 - needed / height))
+
+
+def _inches(lines: list[str], size: float) -> float:
+    """Return the height of some lines of a headline, with the space below them."""
+    return len(lines) * size * 1.45 / 72 + 0.04
+
+
+def _grow(figure: Figure, inches: float) -> None:
+    """Add space at the top of a figure; what is drawn keeps its size and its place."""
+    width, height = figure.get_size_inches()
+    share = height / (height + inches)
+    figure.set_size_inches(width, height + inches)
+    for axes in figure.axes:
+        left, bottom, across, upwards = axes.get_position().bounds
+        axes.set_position((left, bottom * share, across, upwards * share))
+    for text in figure.texts:
+        text.set_y(text.get_position()[1] * share)
+    for frame in figure.artists:
+        frame.set_y(frame.get_y() * share)
+        frame.set_height(frame.get_height() * share)
 
 
 def steps_axis(

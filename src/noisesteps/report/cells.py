@@ -40,6 +40,7 @@ HEADINGS = {
     "steps": "T",
     "best_steps": "best T",
     "smallest_steps": "smallest T as good",
+    "candidate": "as good as the best",
     "candidates": "T as good as the best",
     "trained_steps": "trained with T",
     "training_seed": "training seed",
@@ -150,9 +151,12 @@ def _ends(column: str, frame: DataFrame) -> tuple[str, str] | None:
 
 
 def _with_interval(column: Series, low: Series, high: Series) -> list[Cell]:
-    """Write values as `value [low, high]`, all with the same decimals."""
+    """Write values as `value [low, high]`, all with the same decimals.
+
+    An interval says how sure a value is, so a small one gets no more digits than it.
+    """
     together = pd.concat([column, low, high], ignore_index=True).rename(column.name)
-    cells = _write(together)
+    cells = _write(together, keep=False)
     count = len(column)
     return [
         Cell(f"{value.text} [{left.text}, {right.text}]", value.key)
@@ -169,7 +173,9 @@ def heading(column: str) -> str:
     words = HEADINGS.get(column)
     if words is None:
         words = HOURS.sub(r"\1time", SECONDS.sub(r"\1time\2", column)).replace("_", " ")
-    return f"{words} (%)" if PERCENT.search(column) else words
+    if not PERCENT.search(column):
+        return words
+    return f"{words} ({'points' if 'difference' in column else '%'})"
 
 
 def _without_twins(frame: DataFrame) -> DataFrame:
@@ -198,13 +204,13 @@ def _is_number(column: Series) -> bool:
     return types.is_numeric_dtype(column) and not types.is_bool_dtype(column)
 
 
-def _write(column: Series) -> list[Cell]:
-    """Write the cells of one column."""
+def _write(column: Series, keep: bool = True) -> list[Cell]:
+    """Write the cells of one column; for `keep` see `aligned`."""
     if not _is_number(column):
         return [Cell(_words(value)) for value in column]
     values = [None if pd.isna(value) else float(value) for value in column]
     known = [value for value in values if value is not None]
-    texts = iter(_texts(column, known))
+    texts = iter(_texts(column, known, keep))
     return [
         Cell(MISSING) if value is None else Cell(next(texts), repr(value))
         for value in values
@@ -217,7 +223,7 @@ def _words(value: object) -> str:
     return {True: "yes", False: "no"}[value] if value in (True, False) else str(value)
 
 
-def _texts(column: Series, values: list[float]) -> list[str]:
+def _texts(column: Series, values: list[float], keep: bool) -> list[str]:
     name = str(column.name)
     if SECONDS.search(name):
         return [duration(value) for value in values]
@@ -226,27 +232,31 @@ def _texts(column: Series, values: list[float]) -> list[str]:
     if P_VALUE.search(name):
         return [f"{value:.3f}" if value >= 0.001 else "< 0.001" for value in values]
     if PERCENT.search(name):
-        return aligned([100 * value for value in values], digits=3)
+        return aligned([100 * value for value in values], digits=3, keep=keep)
     if pd.api.types.is_integer_dtype(column):
         return [_minus(f"{int(value):,}") for value in values]
-    return aligned(values)
+    return aligned(values, keep=keep)
 
 
-def aligned(values: Iterable[float], digits: int = 4) -> list[str]:
+def aligned(
+    values: Iterable[float], digits: int = 4, *, keep: bool = True
+) -> list[str]:
     """Write numbers with the same decimals, so that the largest has `digits` digits.
 
     Where that would leave a number with fewer than two significant digits, each has
-    three of its own.
+    three of its own, if `keep` says so.
     """
     values = list(values)
     sizes = [abs(value) for value in values if value and math.isfinite(value)]
     if not sizes:
         return [significant(value) for value in values]
     decimals = max(digits - 1 - math.floor(math.log10(max(sizes))), 0)
-    if min(sizes) < 10 ** (1 - decimals):
+    if keep and min(sizes) < 10 ** (1 - decimals):
         return [significant(value) for value in values]
     return [
-        _minus(f"{value:,.{decimals}f}") if math.isfinite(value) else significant(value)
+        _minus(f"{value:z,.{decimals}f}")
+        if math.isfinite(value)
+        else significant(value)
         for value in values
     ]
 

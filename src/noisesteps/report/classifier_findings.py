@@ -50,13 +50,13 @@ def about_effects(effects: DataFrame) -> list[str]:
         mix, others = rows[of_mix], rows[~of_mix]
         if len(mix):
             told = _told(mix)
-            sentences.append(f"{architecture}: {_answer(mix)} Mix is {told}.")
+            sentences.append(f"{architecture}: {answer(mix)} Mix is {told}.")
         for name, compared in others.groupby("set", sort=False):
             sentences.append(f"{architecture}: {name} is {_told(compared)}.")
     return [*sentences, _covered(effects)]
 
 
-def _answer(mix: DataFrame) -> str:
+def answer(mix: DataFrame) -> str:
     """Answer, for one architecture, whether generated images help."""
     results = {row["baseline"]: outcome(row) for _, row in mix.iterrows()}
     origin = results.pop("origin", "above")

@@ -6,6 +6,7 @@ from pandas import DataFrame, Series
 
 from noisesteps.config import Study
 from noisesteps.figures.style import time_unit
+from noisesteps.report.score_findings import seconds
 from noisesteps.tables import dissertation
 from noisesteps.tables.published import IMAGE_SIZE, IMAGES
 
@@ -15,8 +16,8 @@ def about_time(table: DataFrame, study: Study) -> list[str]:
     mean = table.groupby("steps")["seconds_per_image"].mean()
     first, last = mean.index[0], mean.index[-1]
     sentences = [
-        f"Generating an image takes {_seconds(mean[last])} at T = {last:,}"
-        + (f" and {_seconds(mean[first])} at T = {first:,}" if first < last else "")
+        f"Generating an image takes {seconds(mean[last])} at T = {last:,}"
+        + (f" and {seconds(mean[first])} at T = {first:,}" if first < last else "")
         + "."
     ]
     if first < last:
@@ -30,10 +31,6 @@ def about_time(table: DataFrame, study: Study) -> list[str]:
     return sentences
 
 
-def _seconds(value: float) -> str:
-    return f"{value:.3g} s" if value < 100 else f"{value:,.0f} s"
-
-
 def _against_dissertation(mean: Series) -> list[str]:
     published = dissertation("generation_time").set_index("steps")["seconds"] / IMAGES
     shared = [steps for steps in mean.index if steps in published.index]
@@ -42,7 +39,7 @@ def _against_dissertation(mean: Series) -> list[str]:
     ratio = published[shared[-1]] / mean[shared[-1]]
     return [
         f"At T = {shared[-1]:,} the dissertation reports "
-        f"{_seconds(published[shared[-1]])} for an image of the same size on a Tesla "
+        f"{seconds(published[shared[-1]])} for an image of the same size on a Tesla "
         f"P40: {ratio:.2g} times this study's time."
     ]
 

@@ -9,6 +9,7 @@ from pandas import DataFrame
 
 from noisesteps.config import Study
 from noisesteps.figures import figure_names
+from noisesteps.report import short_findings
 from noisesteps.report.classifier_findings import about_classifiers, about_effects
 from noisesteps.report.cost_findings import about_time, about_training
 from noisesteps.report.score_findings import (
@@ -17,6 +18,7 @@ from noisesteps.report.score_findings import (
     about_floor,
     about_schedules,
     about_steps,
+    about_use,
 )
 
 
@@ -37,6 +39,8 @@ class Section:
         out.
     each_dataset
         Tell one data set after the other, each from its own rows.
+    short
+        Called with the tables; returns the answer over all data sets in a sentence.
     """
 
     title: str
@@ -44,6 +48,7 @@ class Section:
     tell: Callable[..., Iterable[str]]
     see: tuple[str, ...] = ()
     each_dataset: bool = False
+    short: Callable[..., str] | None = None
 
 
 def _classifiers(study: Study, effects: DataFrame, table: DataFrame) -> list[str]:
@@ -58,6 +63,7 @@ SECTIONS = (
         lambda study, scores, plateau: about_steps(scores, plateau),
         see=("fid_{dataset}", "samples_{dataset}", "scores_{dataset}"),
         each_dataset=True,
+        short=lambda scores, plateau: short_findings.on_steps(plateau),
     ),
     Section(
         "Is it T, or the schedule?",
@@ -65,13 +71,23 @@ SECTIONS = (
         lambda study, table: about_schedules(table),
         see=("schedule", "fid_{dataset}"),
         each_dataset=True,
+        short=short_findings.on_schedules,
     ),
     Section(
         "Is a small T bad to train, or only bad to sample?",
         ("fewer_steps",),
         lambda study, table: about_fewer_steps(table),
-        see=("fewer_steps", "quality_vs_cost"),
+        see=("fewer_steps",),
         each_dataset=True,
+        short=short_findings.on_fewer_steps,
+    ),
+    Section(
+        "What should one use?",
+        ("quality_vs_cost",),
+        lambda study, table: about_use(table),
+        see=("quality_vs_cost",),
+        each_dataset=True,
+        short=short_findings.on_use,
     ),
     Section(
         "What do real images score?",
@@ -86,12 +102,13 @@ SECTIONS = (
         lambda study, table: about_copies(table),
         see=("copies_{dataset}",),
         each_dataset=True,
+        short=short_findings.on_copies,
     ),
     Section(
         "What a step costs",
         ("generation_time",),
         lambda study, table: about_time(table, study),
-        see=("generation_time", "quality_vs_cost"),
+        see=("generation_time",),
     ),
     Section(
         "What training costs",
@@ -103,6 +120,7 @@ SECTIONS = (
         ("classification_effects", "classification"),
         _classifiers,
         see=("classification",),
+        short=lambda effects, table: short_findings.on_classifiers(effects),
     ),
 )
 
@@ -118,17 +136,28 @@ class Part:
 
 @dataclass(frozen=True)
 class Told:
-    """A section as the reader sees it; `anchor` is its place on the page."""
+    """A section as the reader sees it.
+
+    `anchor` is its place on the page, `short` its answer in a sentence, or nothing.
+    """
 
     anchor: str
     title: str
     parts: list[Part]
+    short: str = ""
 
 
 def tell(study: Study, tables: Mapping[str, DataFrame]) -> list[Told]:
     """Tell every section whose tables the study has."""
     return [
-        Told(f"findings-{number}", section.title, _parts(section, study, tables))
+        Told(
+            f"findings-{number}",
+            section.title,
+            _parts(section, study, tables),
+            section.short(*(tables[name] for name in section.tables))
+            if section.short
+            else "",
+        )
         for number, section in enumerate(SECTIONS, start=1)
         if set(section.tables) <= tables.keys()
     ]
@@ -168,5 +197,10 @@ def cautions(study: Study) -> list[str]:
         told.append(
             "Each model was trained once, so a difference between neighbouring values "
             "of T can be the luck of one training."
+        )
+    else:
+        told.append(
+            f"“Cannot be told” is not “equal”: {study.training.seeds} trainings of "
+            "each model show large differences only, and the intervals say how large."
         )
     return told

@@ -115,10 +115,14 @@ def _summary(
         f"Data: {sets}.",
         f"A score compares N = {study.sampling.images:,} generated images with the "
         f"training images: {scores['metric'].iloc[0]}, extractor "
-        f"{study.evaluation.extractor}. Each model has "
-        f"{_counted(range(study.sampling.seeds), 'score')}, of different images.",
+        f"{study.evaluation.extractor}; lower is better. Each model "
+        f"has {_scores(study.sampling.seeds)}.",
         f"Device: {records.joined(models['device'])}.",
     ]
+
+
+def _scores(count: int) -> str:
+    return "one score" if count == 1 else f"{count} scores, of different images"
 
 
 def _counted(items: Any, noun: str) -> str:

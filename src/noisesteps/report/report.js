@@ -116,6 +116,10 @@ async function copy(button) {
   setTimeout(() => (button.textContent = "Copy"), 2000);
 }
 
+// What scrolls sideways on a phone can be scrolled with the keyboard, too.
+for (const card of document.querySelectorAll(".card")) {
+  if (card.scrollWidth > card.clientWidth) card.tabIndex = 0;
+}
 for (const table of document.querySelectorAll("table")) sortableTable(table);
 for (const button of document.querySelectorAll(".copy")) {
   button.addEventListener("click", () => copy(button));

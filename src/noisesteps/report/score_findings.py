@@ -10,6 +10,8 @@ from collections.abc import Iterator
 import pandas as pd
 from pandas import DataFrame, Series
 
+from noisesteps.figures.fewer_steps import method_name
+from noisesteps.figures.words import intervals
 from noisesteps.tables.comparisons import TRAINED
 from noisesteps.tables.scores import COPY_RATIO, NEIGHBOURS
 
@@ -25,11 +27,7 @@ def about_steps(scores: DataFrame, plateau: DataFrame) -> Iterator[str]:
             f"{row.schedule}: the best {row.metric} is {best}, at "
             f"T = {row.best_steps:,}; {_candidates(row)}."
         )
-    row = scores.iloc[0]
-    yield (
-        f"Intervals are of 95%, over {row['training_seeds']} trainings and "
-        f"{row['sampling_seeds']} samplings a model ({row['interval_over']})."
-    )
+    yield intervals(scores, "In brackets")
 
 
 def _candidates(row: tuple) -> str:
@@ -52,6 +50,7 @@ def about_schedules(table: DataFrame) -> Iterator[str]:
     for schedule, rows in table.groupby("schedule", sort=False):
         rows = rows.sort_values("steps")
         yield from (_against_linear(schedule, row) for row in rows.itertuples())
+    yield from _tested(table)
 
 
 def _against_linear(schedule: str, row: tuple) -> str:
@@ -64,6 +63,19 @@ def _against_linear(schedule: str, row: tuple) -> str:
         f"leaves {_share(row.terminal_signal)} and scores {row.value:.1f}: "
         f"{interval}, {_verdict(row)}."
     )
+
+
+def _tested(table: DataFrame) -> Iterator[str]:
+    """Say what the p values are of, where there are any."""
+    tests = table["p_holm"].notna().sum()
+    if tests == 1:
+        yield "The difference has its 95% interval; p is of Welch's t test."
+    if tests > 1:
+        yield (
+            "Differences have 95% intervals; p is of Welch's t test, after Holm's "
+            f"correction for {tests} tests. Intervals are not corrected: one can leave "
+            "out zero where p does not tell."
+        )
 
 
 def _verdict(row: tuple) -> str:
@@ -79,8 +91,9 @@ def about_fewer_steps(table: DataFrame) -> Iterator[str]:
     trained = table[table["way"] == TRAINED].set_index(["schedule", "sampling_steps"])
     for row in table[table["way"] != TRAINED].itertuples():
         sentence = (
-            f"{row.schedule}: trained with T = {row.trained_steps:,} and sampled in "
-            f"{row.sampling_steps:,} steps ({row.way}), the score is {row.value:.1f}"
+            f"{row.schedule}: the model of T = {row.trained_steps:,} sampled in "
+            f"{row.sampling_steps:,} steps ({method_name(row.way)}) scores "
+            f"{row.value:.1f}"
         )
         if (row.schedule, row.sampling_steps) in trained.index:
             other = trained.loc[(row.schedule, row.sampling_steps), "value"]
@@ -88,10 +101,63 @@ def about_fewer_steps(table: DataFrame) -> Iterator[str]:
                 row.difference, row.difference_low, row.difference_high, signed=True
             )
             sentence += (
-                f", and {other:.1f} when trained with T = {row.sampling_steps:,}: "
-                f"{interval}, {_verdict(row)}"
+                f", that of T = {row.sampling_steps:,} {other:.1f}: {interval}, "
+                f"{_verdict(row)}"
             )
         yield sentence + "."
+    yield from _tested(table)
+
+
+def about_use(table: DataFrame) -> Iterator[str]:
+    """Say what to use; `table` is `quality_vs_cost` of one data set."""
+    best, fastest = best_and_fastest(table)
+    yield (
+        f"The best score is {with_interval(best['value'], best['low'], best['high'])}, "
+        f"of {way_name(best)}: {seconds(best['seconds_per_image'])} an image."
+    )
+    if len(table) == 1:
+        yield "No other was tried."
+    elif pd.isna(best["low"]):
+        yield "Which others do as well cannot be tested: there is one score of each."
+    elif fastest.name == best.name:
+        faster = table["seconds_per_image"] < best["seconds_per_image"]
+        yield (
+            "Every faster way scores significantly worse (one-sided Welch t-tests "
+            "against the best, Bonferroni, 95%)."
+            if faster.any()
+            else "None is faster."
+        )
+    else:
+        ratio = best["seconds_per_image"] / fastest["seconds_per_image"]
+        times = f"{ratio:,.0f}" if ratio > 9.5 else f"{ratio:.1f}"
+        yield (
+            f"The fastest that cannot be told from it is {way_name(fastest)}: "
+            f"{with_interval(fastest['value'], fastest['low'], fastest['high'])} in "
+            f"{seconds(fastest['seconds_per_image'])}, {times} times as fast "
+            "(one-sided Welch t-tests against the best, Bonferroni, 95%)."
+        )
+
+
+def best_and_fastest(table: DataFrame) -> tuple[Series, Series]:
+    """Return the way of the lowest score, and the fastest one as good as it.
+
+    Of equally fast ones it is the one that scores better.
+    """
+    alike = table[table["candidate"]].sort_values(["seconds_per_image", "value"])
+    return table.loc[table["value"].idxmin()], alike.iloc[0]
+
+
+def way_name(row: Series) -> str:
+    """Name a way to make images: `linear, T = 600, in 30 steps (DDIM)`."""
+    trained = f"{row['schedule']}, T = {row['trained_steps']:,}"
+    if row["way"] == TRAINED:
+        return trained
+    return f"{trained}, in {row['sampling_steps']:,} steps ({method_name(row['way'])})"
+
+
+def seconds(value: float) -> str:
+    """Write a time with two significant digits: `0.048 s`."""
+    return f"{value:.2g} s" if value < 9.95 else f"{value:,.0f} s"
 
 
 def about_floor(floor: DataFrame, scores: DataFrame) -> Iterator[str]:
@@ -116,16 +182,27 @@ def about_copies(table: DataFrame) -> Iterator[str]:
     for space, rows in table.groupby("space", sort=False):
         worst = rows.loc[rows["share"].idxmax()]
         copies, images = rows["copies"].sum(), rows["images"].sum()
-        interval = with_interval(
-            100 * worst["share"], 100 * worst["share_low"], 100 * worst["share_high"]
-        )
+        counted = f"{copies:,}" if copies else "none"
         yield (
-            f"By {SPACES[space]}, {copies:,} of {images:,} generated images are "
-            f"near-copies: less than {COPY_RATIO:g} times as far from one training "
-            f"image as from the next {NEIGHBOURS}. {_beside_real(worst)} The largest "
-            f"share has {worst['schedule']} at T = {worst['steps']:,}: {interval} % of "
-            f"its images, {_memorised(worst)}."
+            f"By {SPACES[space]}, {counted} of {images:,} generated images "
+            f"{'is a near-copy' if copies < 2 else 'are near-copies'}. "
+            f"{_beside_real(worst)}" + (f" {_largest(worst)}" if copies else "")
         )
+    yield (
+        f"A near-copy is less than {COPY_RATIO:g} times as far from one training image "
+        f"as from the next {NEIGHBOURS}, on average."
+    )
+
+
+def _largest(worst: Series) -> str:
+    """Tell the largest share of near-copies that a model has."""
+    interval = with_interval(
+        100 * worst["share"], 100 * worst["share_low"], 100 * worst["share_high"]
+    )
+    return (
+        f"{worst['schedule']} at T = {worst['steps']:,} has the largest share: "
+        f"{interval} % of its images, {_memorised(worst)}."
+    )
 
 
 def _beside_real(row: Series) -> str:

@@ -136,7 +136,7 @@ COLUMNS = {
         **DIFFERENCE,
     },
     "fewer_steps": WAY | DIFFERENCE,
-    "quality_vs_cost": WAY | {"pareto": FLAG},
+    "quality_vs_cost": WAY | {"pareto": FLAG, "candidate": FLAG},
     "copies": RUN
     | {
         "training_seed": COUNT,

@@ -45,8 +45,8 @@ def _mean(accuracies: list[float]) -> Row:
     interval = mean_interval(accuracies)
     return {
         "accuracy_mean": interval.value,
-        "accuracy_low": interval.low,
-        "accuracy_high": interval.high,
+        "accuracy_low": interval.low and max(interval.low, 0.0),
+        "accuracy_high": interval.high and min(interval.high, 1.0),
         "accuracy_std": stdev(accuracies) if len(accuracies) > 1 else None,
     }
 

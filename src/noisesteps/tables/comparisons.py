@@ -7,6 +7,7 @@ values of a data set are corrected together after Holm.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from statistics import median
 from typing import Any
 
 from noisesteps.config import Study
@@ -21,7 +22,7 @@ from noisesteps.tables.scores import (
     repeats,
     score_records,
 )
-from noisesteps.uncertainty import difference, holm, mean_interval
+from noisesteps.uncertainty import difference, find_plateau, holm, mean_interval
 
 TRAINED = "trained with as many"
 
@@ -118,16 +119,32 @@ def fewer_steps_rows(
 def quality_vs_cost_rows(
     study: Study, runs: list[Run], paths: StudyPaths
 ) -> Iterator[dict[str, Any]]:
-    """Make the rows of quality_vs_cost.csv: score and seconds, and the Pareto front.
+    """Make the rows of quality_vs_cost.csv: score and seconds, and what to use.
 
-    A way is on the front if no other of its data set is both faster and better.
+    A way is on the Pareto front if no other of its data set is both faster and better.
+    It is a candidate if its score cannot be told from the best of all ways, by the test
+    of plateau.csv. Ways to sample one model share the luck of its training, which that
+    test does not know: it keeps rather more of them.
+
+    The time is the median over all data sets, schedules and methods that evaluate the
+    network as often: all have the same network and image size, so that what separates
+    their times is what else the machine did, and would choose the front by chance.
     """
     records = _ways(study, runs, paths)
+    seconds = {
+        steps: median(record["seconds_per_image"] for record in members)
+        for (steps,), members in grouped(records, "sampling_steps").items()
+    }
     for group in grouped(records, "dataset").values():
         cells = grouped(group, "schedule", "sampling_steps", "way", "trained_steps")
-        rows = [_way(members) for members in cells.values()]
-        for row in rows:
+        ways = [_way(members) for members in cells.values()]
+        rows = [
+            row | {"seconds_per_image": seconds[row["sampling_steps"]]} for row in ways
+        ]
+        alike = find_plateau(dict(enumerate(map(repeats, cells.values())))).candidates
+        for place, row in enumerate(rows):
             row["pareto"] = not any(_dominates(other, row) for other in rows)
+            row["candidate"] = place in alike
         yield from rows
 
 

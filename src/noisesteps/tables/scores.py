@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
@@ -20,6 +21,7 @@ from noisesteps.uncertainty import (
 
 # Columns of fid.csv by the keys of the records.
 MEASURES = {"fid": "value", "kid": "kid", "precision": "precision", "recall": "recall"}
+SHARES = {"precision", "recall"}
 CONDITIONS = (
     "metric", "images", "seeds", "reference_images", "extractor", "terminal_signal",
     "fid_infinity", "copies", "seconds_per_image",
@@ -87,6 +89,14 @@ def columns_of(name: str, interval: Interval) -> dict[str, float | None]:
     }
 
 
+def _measured(column: str, values: list[float]) -> dict[str, float | None]:
+    """Return the mean of repeats over three columns; a share's ends stay in [0, 1]."""
+    found = mean_interval(values)
+    if column in SHARES and found.low is not None:
+        found = replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))
+    return columns_of(column, found)
+
+
 def infinity(records: Records) -> Interval:
     """Return the score extrapolated to infinitely many images, with its interval."""
     if len(records) > 1:
@@ -115,7 +125,7 @@ def fid_rows(runs: list[Run], paths: StudyPaths) -> Iterator[dict[str, Any]]:
     ).items():
         row = dict(group[0])
         for measure, column in MEASURES.items():
-            row |= columns_of(column, mean_interval(repeats(group, measure)))
+            row |= _measured(column, repeats(group, measure))
         row |= columns_of("fid_infinity", infinity(group))
         theirs = fids.get((dataset, steps)) if schedule == SCHEDULE else None
         yield row | {
@@ -141,7 +151,7 @@ def floor(dataset: str, paths: StudyPaths) -> dict[str, Any]:
         return row | {"sets": 0} | dict.fromkeys(("value", "low", "high"))
     row["sets"] = len(scores["fid"])
     for measure, column in MEASURES.items():
-        row |= columns_of(column, mean_interval(scores[measure]))
+        row |= _measured(column, scores[measure])
     return row | columns_of("fid_infinity", Interval(**scores["fid_infinity"]))
 
 

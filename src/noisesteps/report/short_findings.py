@@ -1,0 +1,126 @@
+"""The findings in short: one answer to each question, over all data sets.
+
+Like the long ones they are computed from the tables; a difference counts where its p
+value, corrected after Holm, is below 5 %.
+"""
+
+from __future__ import annotations
+
+from pandas import DataFrame
+
+from noisesteps.figures.effects import listed
+from noisesteps.figures.fewer_steps import method_name
+from noisesteps.report.classifier_findings import answer
+from noisesteps.report.score_findings import (
+    LEVEL,
+    SPACES,
+    best_and_fastest,
+    seconds,
+    way_name,
+)
+from noisesteps.tables.comparisons import TRAINED
+
+
+def on_steps(plateau: DataFrame) -> str:
+    """Name the smallest T that does as well as the best, for each schedule."""
+    told = [
+        f"with {schedule}, {_smallest(rows)}"
+        for schedule, rows in plateau.groupby("schedule", sort=False)
+    ]
+    return f"The smallest T that cannot be told from the best: {'; '.join(told)}."
+
+
+def _smallest(rows: DataFrame) -> str:
+    decided = rows[rows["decided"]]
+    parts = [
+        f"T = {steps:,} ({listed(list(found['dataset']))})"
+        for steps, found in decided.groupby("smallest_steps")
+    ]
+    undecided = list(rows[~rows["decided"]]["dataset"])
+    if undecided:
+        parts.append(f"the data do not decide ({listed(undecided)})")
+    return ", ".join(parts)
+
+
+def on_schedules(table: DataFrame) -> str:
+    """Say at which T another schedule differs from linear, and where."""
+    return " ".join(
+        f"{schedule} against linear at equal T: {_at_each_t(rows)}."
+        for schedule, rows in table.groupby("schedule", sort=False)
+    )
+
+
+def _at_each_t(rows: DataFrame) -> str:
+    return "; ".join(
+        f"T = {steps:,} {_counted(found)}" for steps, found in rows.groupby("steps")
+    )
+
+
+def on_fewer_steps(table: DataFrame) -> str:
+    """Say whether training with a large T beats training with a small one."""
+    rows = table[(table["way"] != TRAINED) & table["difference"].notna()]
+    if rows.empty:
+        return "No model was trained with as few steps, so nothing can be compared."
+    told = [
+        f"with {schedule}, {method_name(way)} {_counted(found)}"
+        for (schedule, way), found in rows.groupby(["schedule", "way"], sort=False)
+    ]
+    return (
+        f"The model of T = {rows['trained_steps'].max():,} sampled in fewer steps, "
+        f"against models trained with as few: {'; '.join(told)}."
+    )
+
+
+def _counted(rows: DataFrame) -> str:
+    """Count the comparisons of some rows by their outcome."""
+    known = rows["p_holm"] < LEVEL
+    counts = {
+        "better": (known & (rows["difference"] < 0)).sum(),
+        "worse": (known & (rows["difference"] > 0)).sum(),
+    }
+    found = [
+        f"{word} in {count} of {len(rows)}" for word, count in counts.items() if count
+    ]
+    return listed(found) if found else "no difference shown"
+
+
+def on_use(table: DataFrame) -> str:
+    """Name the fastest way that does as well as the best, for each data set."""
+    told = []
+    for dataset, rows in table.groupby("dataset", sort=False):
+        _, fastest = best_and_fastest(rows)
+        told.append(
+            f"{dataset}: {way_name(fastest)}, {fastest['value']:.1f} in "
+            f"{seconds(fastest['seconds_per_image'])} an image"
+        )
+    return f"The fastest that cannot be told from the best. {'; '.join(told)}."
+
+
+def on_copies(table: DataFrame) -> str:
+    """Say which models repeat training images more often than real images would."""
+    found = table[table["p_holm"] < LEVEL]
+    models = dict.fromkeys(
+        f"{row.schedule} at T = {row.steps:,} ({row.dataset})"
+        for row in found.itertuples()
+    )
+    if models:
+        return f"More near-copies than among real images: {listed(list(models))}."
+    copies = [
+        f"{rows['copies'].sum():,} by {SPACES[space]}"
+        for space, rows in table.groupby("space", sort=False)
+    ]
+    images = table["images"].sum() // len(copies)
+    return (
+        f"No model is shown to. Near-copies among {images:,} generated images: "
+        f"{listed(copies)}."
+    )
+
+
+def on_classifiers(effects: DataFrame) -> str:
+    """Say for each architecture whether generated images help."""
+    mix = effects[effects["set"] == "mix"]
+    told = [
+        f"{architecture}: {answer(rows)}"
+        for architecture, rows in mix.groupby("architecture", sort=False)
+    ]
+    return " ".join(told) or "The study does not train on real and generated images."
