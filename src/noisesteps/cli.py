@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
+import json
 import logging
+import shutil
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -80,7 +82,7 @@ def config_option(function: Callable) -> Callable:
         required=True,
         help="The study's YAML file, such as config/demo.yaml.",
     )
-    @functools.wraps(function)
+    @wraps(function)
     def wrapper(config_file: Path, **arguments: Any) -> Any:
         if wants_file:
             arguments["config_file"] = config_file
@@ -93,7 +95,7 @@ def dataset_option(function: Callable) -> Callable:
     """Add `--dataset NAME`, checked against the study."""
 
     @click.option("--dataset", required=True, help="A data set of the study.")
-    @functools.wraps(function)
+    @wraps(function)
     def wrapper(study: Study, dataset: str, **arguments: Any) -> Any:
         _choice("dataset", dataset, study.datasets)
         return function(study=study, dataset=dataset, **arguments)
@@ -114,7 +116,7 @@ def run_options(function: Callable) -> Callable:
         show_default=True,
         help="Repetition of the training.",
     )
-    @functools.wraps(function)
+    @wraps(function)
     def wrapper(
         study: Study,
         dataset: str,
@@ -139,7 +141,7 @@ def sampler_option(function: Callable) -> Callable:
         "--sampler",
         help="Such as ddim-50: the model of the largest T, sampled in fewer steps.",
     )
-    @functools.wraps(function)
+    @wraps(function)
     def wrapper(study: Study, run: Run, sampler: str | None, **arguments: Any) -> Any:
         if sampler is not None:
             known = study.respaced_runs_of(run.dataset)
@@ -163,13 +165,23 @@ def output_option(function: Callable) -> Callable:
 def classification_required(function: Callable) -> Callable:
     """Refuse a stage of the classification branch where the study has none."""
 
-    @functools.wraps(function)
+    @wraps(function)
     def wrapper(study: Study, **arguments: Any) -> Any:
         if study.classification is None:
             raise ConfigError("The study has no `classification`; add the key.")
         return function(study=study, **arguments)
 
     return wrapper
+
+
+def _print(told: dict[str, Any] | Callable[[int], str]) -> None:
+    """Print values as JSON, or a text that is told the width of the terminal."""
+    if isinstance(told, dict):
+        click.echo(json.dumps(told, indent=2))
+        return
+    # Where no terminal tells its width, lines are left whole for other programs.
+    width, _ = shutil.get_terminal_size(fallback=(1000, 24))
+    click.echo(told(width))
 
 
 def _choice(option: str, value: Any, allowed: Iterable) -> Any:
@@ -192,7 +204,7 @@ def device_options(function: Callable) -> Callable:
         help="auto, cpu, cuda, cuda:N or mps.",
     )
     @click.option("--threads", type=click.IntRange(1), help="CPU threads to use.")
-    @functools.wraps(function)
+    @wraps(function)
     def wrapper(device: str, threads: int | None, **arguments: Any) -> Any:
         from noisesteps import devices
 
@@ -344,15 +356,55 @@ def export_images(study: Study, run: Run, output: Path) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def status(study: Study, as_json: bool) -> None:
     """Show how far every model of a study is, and what failed."""
-    import json
-    import shutil
-
     from noisesteps.status import as_values, describe, study_status
 
     found = study_status(study)
-    if as_json:
-        click.echo(json.dumps(as_values(found), indent=2))
-    else:
-        # Where no terminal tells its width, lines are left whole for other programs.
-        width, _ = shutil.get_terminal_size(fallback=(1000, 24))
-        click.echo(describe(found, width))
+    _print(as_values(found) if as_json else partial(describe, found))
+
+
+@main.command()
+@config_option
+@click.option("--cores", type=click.IntRange(1), help="As Snakemake's; default: all.")
+@click.option(
+    "--gpus",
+    type=click.IntRange(1),
+    help="As `--resources gpu=` of Snakemake; default: 1 with a GPU, else the cores.",
+)
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    help="Of the jobs: auto, cpu, cuda, cuda:N or mps.",
+)
+@click.option(
+    "--time-limit",
+    "minutes",
+    type=click.IntRange(1),
+    help="Minutes that a cluster gives each job; default: those of the SLURM profile.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@click.option("--fresh", is_flag=True, help="Measure this machine anew.")
+def plan(
+    study: Study,
+    cores: int | None,
+    gpus: int | None,
+    device: str,
+    minutes: int | None,
+    as_json: bool,
+    fresh: bool,
+) -> None:
+    """Say what a study will take, before it runs: time, memory and disk.
+
+    This machine is measured for about a minute, with as many jobs at once as will run,
+    and the result is kept in resources/calibration. Nothing of the study is run.
+    """
+    from noisesteps import devices
+    from noisesteps.plan import Slots, as_values, describe, plan_study
+    from noisesteps.plan.machine import free_cores, job_device
+
+    chosen = job_device(device)
+    cores = cores or free_cores()
+    slots = Slots(cores, gpus or (cores if chosen.type == "cpu" else 1))
+    devices.set_threads(slots.threads)
+    made = plan_study(study, slots, chosen, device, minutes, fresh)
+    _print(as_values(made) if as_json else partial(describe, made))

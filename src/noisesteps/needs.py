@@ -106,6 +106,12 @@ def needs(
     )
 
 
+def gpu_threads(cores: int, gpus: int) -> int:
+    """Share the cores among the jobs that hold a GPU, leaving one for the others."""
+    share = max(1, cores // gpus)
+    return share - 1 if cores > 4 and share > 1 else share
+
+
 def _configured(study: Study, dataset: str | None) -> int | None:
     return study.datasets[dataset].train if dataset in study.datasets else None
 
@@ -133,7 +139,7 @@ def _seconds(
     return 0.0
 
 
-def _forward_flops(study: Study) -> float:
+def forward_flops(study: Study) -> float:
     """Operations of the network's forward pass on one image."""
     network = NETWORKS[study.network.preset]
     return network.flops * study.preprocess.image_size**2
@@ -144,14 +150,14 @@ def _training_seconds(study: Study, dataset: str, images: int) -> float:
     batches = math.ceil(images / training.batch_size)
     updates = training.optimizer_steps or study.epochs(dataset, images) * batches
     # The backward pass costs two forward passes.
-    forward = training.batch_size * _forward_flops(study) / FLOPS + CALL_SECONDS
+    forward = training.batch_size * forward_flops(study) / FLOPS + CALL_SECONDS
     return updates * 3 * forward
 
 
 def _sampling_seconds(study: Study, run: Run) -> float:
     sampling, images = study.sampling_of(run), study.sample_images(run)
     calls = math.ceil(images / sampling.batch_size)
-    network = images * _forward_flops(study) / FLOPS + calls * CALL_SECONDS
+    network = images * forward_flops(study) / FLOPS + calls * CALL_SECONDS
     return (sampling.sampling_steps or run.steps) * network
 
 

@@ -206,6 +206,7 @@ def sample(study: Study, run: Run, device: torch.device) -> None:
     from noisesteps.diffusion import Diffusion
     from noisesteps.models import load_model
     from noisesteps.sampling import generate
+    from noisesteps.training.progress import peak_memory
 
     paths = StudyPaths(study.study)
     provenance = Provenance("sample", study.settings("sample", run))
@@ -235,6 +236,7 @@ def sample(study: Study, run: Run, device: torch.device) -> None:
         "batch_size": samples.batch_size,
         "precision": sampling.precision,
         "batch_seconds": samples.batch_seconds,
+        "peak_memory_bytes": peak_memory(device),
         "seconds": seconds,
         "seconds_per_image": seconds / images,
         "device": devices.describe(device),

@@ -37,7 +37,7 @@ rule classify:
         "results/{study}/benchmarks/classify/{architecture}/{set}/seed{seed}.tsv"
     conda:
         "../../envs/noisesteps.yaml"
-    threads: gpu_threads()
+    threads: gpu_job_threads()
     resources:
         gpu=1,
         mem_mb=memory_mb("classify"),

@@ -20,7 +20,7 @@ from noisesteps.errors import NoisestepsError
 from noisesteps.figures.inputs import figure_kind, figure_title
 from noisesteps.files import read_json
 from noisesteps.locks import exclusive
-from noisesteps.needs import needs
+from noisesteps.needs import gpu_threads, needs
 from noisesteps.paths import Run, StudyPaths
 from noisesteps.tables.inputs import table_title
 
@@ -164,12 +164,11 @@ def counted_images(dataset):
         return None
 
 
-def gpu_threads():
-    """Share the cores among the jobs that hold a GPU, leaving one for the others."""
+def gpu_job_threads():
+    """Return the threads of a job that holds a GPU."""
     cores = workflow.global_resources.get("_cores").value or 4
     gpus = workflow.global_resources.get("gpu").value or 1
-    share = max(1, cores // int(gpus))
-    return share - 1 if cores > 4 and share > 1 else share
+    return gpu_threads(cores, int(gpus))
 
 
 def in_study(pattern, **values):
@@ -210,15 +209,7 @@ def table_inputs(wildcards):
 
 def figure_inputs(wildcards):
     """Return the tables, samples, losses and data sets that a figure shows."""
-    reads = figures.figure_inputs(wildcards.figure, STUDY)
-    return records(
-        [PATHS.table(table) for table in reads.tables]
-        + [PATHS.data(dataset) / "dataset.json" for dataset in reads.datasets]
-        + [PATHS.samples(run) / "sample.json" for run in reads.samples]
-        + [PATHS.score(run) / "score.json" for run in reads.scores]
-        + [PATHS.reference(run.dataset) / "reference.json" for run in reads.scores[:1]]
-        + [PATHS.model(run) / "history.csv" for run in reads.histories]
-    )
+    return records(figures.figure_records(wildcards.figure, STUDY, PATHS))
 
 
 def figure_labels(wildcards):

@@ -14,7 +14,7 @@ rule reference:
         "results/{study}/benchmarks/reference/{dataset}.tsv"
     conda:
         "../../envs/noisesteps.yaml"
-    threads: gpu_threads()
+    threads: gpu_job_threads()
     resources:
         gpu=1,
         mem_mb=memory_mb("reference"),
@@ -45,7 +45,7 @@ rule score:
         "results/{study}/benchmarks/score/{dataset}/{schedule}/T{steps}{repetition}{sampler}.tsv"
     conda:
         "../../envs/noisesteps.yaml"
-    threads: gpu_threads()
+    threads: gpu_job_threads()
     resources:
         gpu=1,
         mem_mb=memory_mb("score"),

@@ -15,7 +15,7 @@ rule train:
         "results/{study}/benchmarks/train/{dataset}/{schedule}/T{steps}{repetition}.tsv"
     conda:
         "../../envs/noisesteps.yaml"
-    threads: gpu_threads()
+    threads: gpu_job_threads()
     resources:
         gpu=1,
         mem_mb=memory_mb("train"),
@@ -41,7 +41,7 @@ rule sample:
         "results/{study}/benchmarks/sample/{dataset}/{schedule}/T{steps}{repetition}{sampler}.tsv"
     conda:
         "../../envs/noisesteps.yaml"
-    threads: gpu_threads()
+    threads: gpu_job_threads()
     resources:
         gpu=1,
         mem_mb=memory_mb("sample"),

@@ -1,8 +1,8 @@
 """Figures: tables, samples and real images drawn for a reader.
 
-`figure_names` and `figure_inputs` say what exists and what it is drawn from, without
-importing matplotlib; a workflow asks them while it plans. `draw` writes one figure as
-PNG and SVG, `caption` returns the words that go with it.
+`figure_names`, `figure_inputs` and `figure_records` say what exists and what it is
+drawn from, without importing matplotlib; a workflow asks them while it plans. `draw`
+writes one figure as PNG and SVG, `caption` returns the words that go with it.
 """
 
 from __future__ import annotations
@@ -11,13 +11,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from noisesteps.config import Study
-from noisesteps.figures.inputs import FigureInputs, figure_inputs, figure_names
+from noisesteps.figures.inputs import (
+    FigureInputs,
+    figure_inputs,
+    figure_names,
+    figure_records,
+)
 from noisesteps.paths import StudyPaths
 
 if TYPE_CHECKING:
     from noisesteps.figures.captions import Caption
 
-__all__ = ["FigureInputs", "caption", "draw", "figure_inputs", "figure_names"]
+__all__ = [
+    "FigureInputs",
+    "caption",
+    "draw",
+    "figure_inputs",
+    "figure_names",
+    "figure_records",
+]
 
 
 def draw(figure: str, study: Study, paths: StudyPaths) -> list[Path]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from noisesteps.config import Study
 from noisesteps.errors import ConfigError
-from noisesteps.paths import Run
+from noisesteps.paths import Run, StudyPaths
 from noisesteps.tables.inputs import CLASSIFIER_TABLES, table_names
 
 # More rows than these cannot be told apart on a page.
@@ -152,3 +153,16 @@ def figure_inputs(figure: str, study: Study) -> FigureInputs:
         case "classification":
             return FigureInputs(tables=classifier_tables(study))
     return FigureInputs(histories=tuple(first_runs(dataset, study)))
+
+
+def figure_records(figure: str, study: Study, paths: StudyPaths) -> list[Path]:
+    """List the files of other stages that a figure is made of."""
+    reads = figure_inputs(figure, study)
+    return (
+        [paths.table(table) for table in reads.tables]
+        + [paths.data(dataset) / "dataset.json" for dataset in reads.datasets]
+        + [paths.samples(run) / "sample.json" for run in reads.samples]
+        + [paths.score(run) / "score.json" for run in reads.scores]
+        + [paths.reference(run.dataset) / "reference.json" for run in reads.scores[:1]]
+        + [paths.model(run) / "history.csv" for run in reads.histories]
+    )

@@ -42,10 +42,10 @@ def describe(status: StudyStatus, width: int = 80) -> str:
 def _summary(status: StudyStatus, width: int) -> str:
     counts = ", ".join(f"{count} {state}" for state, count in status.counts.items())
     text = f"Study {status.name}, {len(status.models)} models: {counts}"
-    return _wrap(text, width)
+    return wrap(text, width)
 
 
-def _wrap(text: str, width: int, indent: str = "") -> str:
+def wrap(text: str, width: int, indent: str = "") -> str:
     """Break lines between words; a path is never broken."""
     return textwrap.fill(
         text,
@@ -93,7 +93,7 @@ def _cells(model: ModelStatus) -> tuple[str, ...]:
         _share(model.update, model.updates),
         _number(model.loss, ".5f"),
         _number(model.images_per_second, ".1f"),
-        _duration(model.seconds_left) if model.state == "training" else "",
+        duration(model.seconds_left) if model.state == "training" else "",
         _number(model.score, ".2f"),
     )
 
@@ -108,7 +108,7 @@ def _number(value: Any, how: str) -> str:
     return "" if value is None else format(value, how)
 
 
-def _duration(seconds: float | None) -> str:
+def duration(seconds: float | None) -> str:
     """Write hours, minutes and seconds, however many hours there are."""
     if seconds is None:
         return ""
@@ -121,12 +121,12 @@ def _notes(status: StudyStatus, width: int) -> str:
     notes = [f"Score: {metric}, lower is better." for metric in metrics]
     if status.classifiers:
         notes.append(f"Classifiers: {status.classifiers_done}/{status.classifiers}.")
-    return "\n".join(_wrap(note, width) for note in notes)
+    return "\n".join(wrap(note, width) for note in notes)
 
 
 def _section(title: str, entries: Iterable[str], width: int) -> str:
     texts = [
-        textwrap.indent(_wrap(entry, width - len(GAP), GAP), GAP) for entry in entries
+        textwrap.indent(wrap(entry, width - len(GAP), GAP), GAP) for entry in entries
     ]
     return "\n".join([click.style(title, bold=True), *texts]) if texts else ""
 
@@ -149,7 +149,7 @@ def _begun(status: StudyStatus) -> Iterator[str]:
 
 
 def _since(time: datetime, status: StudyStatus) -> str:
-    return _duration((status.time - time).total_seconds())
+    return duration((status.time - time).total_seconds())
 
 
 def _failed(status: StudyStatus) -> Iterator[str]:
