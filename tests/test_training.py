@@ -1,6 +1,10 @@
 """The update, the learning rate, the batches, the precision and the average."""
 
 import math
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -19,6 +23,7 @@ from noisesteps.training.batches import Batches, Plan
 from noisesteps.training.ema import decay_at
 from noisesteps.training.learner import Learner
 from noisesteps.training.learning_rate import learning_rate
+from noisesteps.training.optimizer import Adam
 from noisesteps.training.precision import Precision
 from training_runs import (
     CPU,
@@ -31,6 +36,97 @@ from training_runs import (
 )
 
 KEY = (0, "train")
+
+
+# Faster, or in less memory, with the same numbers
+
+
+def trained_weights(network: nn.Module, updates: int = 3, **values) -> dict:
+    """Train for a few updates; return the weights by name."""
+    training = Training(batch_size=4, warmup_steps=1, precision="fp32", **values)
+    batches = Batches(some_images(), 20, training, KEY, CPU)
+    learner = Learner(network, Diffusion(20), training, CPU)
+    for index in range(updates):
+        learner.update(batches[index], index, 1e-3)
+    return learner.network.state_dict()
+
+
+def test_adam_is_pytorchs_to_the_last_bit():
+    ours, theirs = UNet.preset("tiny", 8), UNet.preset("tiny", 8)
+    optimizer = torch.optim.Adam(theirs.parameters(), lr=1e-3, fused=True)
+    adam = Adam(ours, 1e-3)
+    for seed in range(3):
+        for name, parameter in theirs.named_parameters():
+            generator = torch.Generator().manual_seed(seed)
+            gradient = torch.randn(parameter.shape, generator=generator)
+            parameter.grad = gradient.clone()
+            ours.get_parameter(name).grad = gradient
+        optimizer.step()
+        adam.step()
+        adam.zero_grad()
+    assert all(parameter.grad is None for parameter in ours.parameters())
+    for name, parameter in theirs.named_parameters():
+        assert torch.equal(ours.get_parameter(name), parameter)
+        for field, tensor in optimizer.state[parameter].items():
+            assert torch.equal(adam.moments(ours)[f"{field}.{name}"], tensor)
+
+
+def test_an_update_does_not_import_pytorchs_compiler():
+    """It would double the time that a stage takes to start."""
+    code = """
+import sys, torch
+from noisesteps.models import UNet
+from noisesteps.training.optimizer import Adam
+network = UNet.preset("tiny", 8)
+network(torch.zeros(1, 3, 8, 8), 0).sum().backward()
+Adam(network).step()
+sys.exit("torch._dynamo" in sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_recomputed_activations_give_the_same_bits_from_less_memory():
+    kept, recomputed = UNet.preset("tiny", 8), UNet.preset("tiny", 8)
+    bytes_kept = saved_bytes(lambda: trained_weights(kept))
+    bytes_recomputed = saved_bytes(
+        lambda: trained_weights(recomputed, recompute_activations=True)
+    )
+    for name, weight in kept.state_dict().items():
+        assert torch.equal(weight, recomputed.state_dict()[name])
+    assert bytes_recomputed < 0.7 * bytes_kept
+
+
+def saved_bytes(work: Callable[[], object]) -> int:
+    """Return the bytes of all that autograd keeps for backward passes."""
+    total = 0
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        nonlocal total
+        total += tensor.nbytes
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        work()
+    return total
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="there is no g++")
+def test_a_compiled_network_trains_to_the_same_weights():
+    plain, compiled = UNet.preset("tiny", 8), UNet.preset("tiny", 8)
+    trained_weights(plain)
+    trained_weights(compiled, compile=True)
+    for name, weight in plain.state_dict().items():
+        if not name.endswith("to_k.bias"):  # its gradient is nothing but rounding
+            torch.testing.assert_close(
+                compiled.state_dict()[name], weight, rtol=0, atol=3e-5
+            )
+
+
+def test_without_a_compiler_the_key_is_named(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(ConfigError, match=r"training\.compile needs a C\+\+ compiler"):
+        trained_weights(UNet.preset("tiny", 8), compile=True)
 
 
 # Learning rate

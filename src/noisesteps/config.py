@@ -312,6 +312,16 @@ class Training(Section):
         None, "Decay of the weights' moving average; null: none, as in the "
         "dissertation.", gt=0, lt=1,
     )  # fmt: skip
+    recompute_activations: bool = _key(
+        False,
+        "Keep few activations for the backward pass and compute the rest again: the "
+        "same weights from less memory, in more time.",
+    )
+    compile: bool = _key(
+        False,
+        "Compile the network for the device (torch.compile): worth its minutes where "
+        "a training on a GPU takes many more; needs a C compiler.",
+    )
     checkpoint_epochs: int = _key(
         5, "A rolling checkpoint is written after this many epochs.", "epochs", ge=1
     )
@@ -381,6 +391,9 @@ class Sampling(Section):
         "steps", ge=1,
     )  # fmt: skip
     precision: Literal["fp16", "bf16", "fp32"] = _key("fp32", "Autocast type.")
+    compile: bool = _key(
+        False, "Compile the network for the device, as in training.compile."
+    )
     fewer_steps: FewerSteps | None = _key(
         None, "Sample the models of the largest T in fewer steps too; null: do not."
     )
@@ -711,12 +724,14 @@ class Study(Section):
             case "train":
                 yield "network", self.network.model_dump(mode="json")
                 unread = {"epochs"} if self.training.optimizer_steps else set()
-                unread |= OBSERVING | {"seeds"}
+                unread |= OBSERVING | SAME_WEIGHTS | {"seeds"}
+                unread |= set() if self.training.compile else {"compile"}
                 yield "training", self.training.model_dump(exclude=unread)
                 yield "epochs", self.datasets[dataset].epochs
             case "sample":
                 sampling = self.sampling_of(run)
-                yield "sampling", sampling.model_dump(exclude=COUNTING)
+                unread = COUNTING | (set() if sampling.compile else {"compile"})
+                yield "sampling", sampling.model_dump(exclude=unread)
                 yield "images", self.sample_images(run)
             case "reference" | "score":
                 yield "extractor", self.evaluation.extractor
@@ -759,6 +774,7 @@ def folder_digest(path: str) -> str:
 # Keys that shape no image of a data set, no weight of a model, no training set.
 NOT_THE_IMAGES = {"epochs", "files", "mirror", "hint"}
 OBSERVING = {"checkpoint_epochs", "log_steps", "tensorboard", "wandb"}
+SAME_WEIGHTS = {"recompute_activations"}
 COUNTING = {"images", "seeds", "fewer_steps"}
 CHOOSING = {"datasets", "schedule", "steps", "images_per_class"}
 LEARNING = {"epochs", "batch_size", "learning_rate"}

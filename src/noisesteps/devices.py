@@ -8,6 +8,7 @@ import logging
 import os
 import platform
 import re
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -119,6 +120,34 @@ def memory_format(device: torch.device, dtype: torch.dtype) -> torch.memory_form
     if device.type == "cuda" and dtype is not torch.float32:
         return torch.channels_last
     return torch.contiguous_format
+
+
+def compile_for_device(network: torch.nn.Module, key: str) -> None:
+    """Have `torch.compile` translate a network when it is first called.
+
+    Its parameters keep their names, and its results their value to rounding. PyTorch
+    caches what it compiled below the system's folder for temporary files, so that the
+    next model of the same shape starts from there.
+
+    Parameters
+    ----------
+    network
+        Called with a few batch sizes only: each is compiled by itself.
+    key
+        The configuration's key, for the error.
+
+    Raises
+    ------
+    ConfigError
+        If there is no C++ compiler on this machine.
+    """
+    compilers = (os.environ.get("CXX"), "g++", "clang++")
+    if not any(shutil.which(name) for name in compilers if name):
+        raise ConfigError(
+            f"{key} needs a C++ compiler, and there is none; install g++ or set "
+            f"{key}: false."
+        )
+    network.compile(dynamic=False)
 
 
 def keep_freed_memory() -> None:

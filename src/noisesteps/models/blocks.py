@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 NORM_EPS = 1e-5
 HEAD_CHANNELS = 8
@@ -120,12 +121,18 @@ class Level(nn.Module):
         if attention:
             self.attentions = nn.ModuleList()
         self.has_attention = attention
+        self.recompute = False
         for inputs, outputs in widths:
             self.resnets.append(ResidualBlock(inputs, outputs, time, groups))
             if attention:
                 self.attentions.append(Attention(outputs, groups))
 
     def block(self, index: int, x: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(self._block, index, x, time, use_reentrant=False)
+        return self._block(index, x, time)
+
+    def _block(self, index: int, x: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
         x = self.resnets[index](x, time)
         return self.attentions[index](x) if self.has_attention else x
 

@@ -16,7 +16,12 @@ import torch
 from tqdm import tqdm
 
 from noisesteps.config import Sampling
-from noisesteps.devices import DTYPES, memory_format, synchronize
+from noisesteps.devices import (
+    DTYPES,
+    compile_for_device,
+    memory_format,
+    synchronize,
+)
 from noisesteps.diffusion import Diffusion
 from noisesteps.errors import StageError
 from noisesteps.models import UNet
@@ -74,8 +79,8 @@ def generate(
     diffusion
         The process that it was trained with.
     sampling
-        `batch_size`, `method`, `sampling_steps` and `precision`; its `images` is
-        ignored in favour of `images`.
+        `batch_size`, `method`, `sampling_steps`, `precision` and `compile`; its
+        `images` is ignored in favour of `images`.
     images
         How many images to generate.
     key
@@ -105,6 +110,8 @@ def generate(
     process = diffusion.respaced(sampling.sampling_steps or diffusion.steps)
     layout = memory_format(device, DTYPES[sampling.precision])
     network.to(device=device, memory_format=layout)
+    if sampling.compile:
+        compile_for_device(network, "sampling.compile")
     shape = (3, network.image_size, network.image_size)
     done = np.empty((images, *shape), dtype=np.uint8)
     batch_seconds = []

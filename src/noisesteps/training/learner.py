@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from noisesteps.config import Training
+from noisesteps.devices import compile_for_device
 from noisesteps.diffusion import Diffusion
 from noisesteps.training.batches import Batch
 from noisesteps.training.ema import MovingAverage
@@ -26,7 +27,8 @@ class Learner:
     diffusion
         The forward process.
     training
-        Gives `precision`, `gradient_clip` and `ema_decay`.
+        Gives `precision`, `gradient_clip`, `ema_decay`, `recompute_activations` and
+        `compile`.
     device
         Where to compute.
     """
@@ -41,6 +43,10 @@ class Learner:
         self.precision = Precision(training.precision, device)
         self.network = network.to(device, memory_format=self.precision.memory_format)
         self.network.train()
+        if training.recompute_activations:
+            self.network.recompute_activations()
+        if training.compile:
+            compile_for_device(self.network, "training.compile")
         self.diffusion = diffusion
         self.gradient_clip = training.gradient_clip
         self.optimizer = Adam(self.network)
