@@ -3,66 +3,24 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import logging
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from file_server import CONTENT, MD5, OTHER, SHA256, answer, answer_range, serving
 from noisesteps.config import Distribution, Mirror, RemoteFile
 from noisesteps.data import fetch
 from noisesteps.data.download import Patience
 from noisesteps.errors import DataError
 
-CONTENT = bytes(range(256)) * 2000
-SHA256 = hashlib.sha256(CONTENT).hexdigest()
-MD5 = hashlib.md5(CONTENT).hexdigest()
-OTHER = hashlib.sha256(b"other").hexdigest()
 QUICK = Patience(attempts=3, timeout=0.5, wait=0.01)
-
-
-class Handler(BaseHTTPRequestHandler):
-    """Serve CONTENT as `server.behaviour(handler, attempt)` decides."""
-
-    def do_GET(self):
-        self.server.ranges.append(self.headers.get("Range"))
-        self.server.behaviour(self, len(self.server.ranges))
-
-    def log_message(self, *_):
-        pass
-
-
-def answer(handler, status=200, body=CONTENT, length=None, **headers):
-    handler.send_response(status)
-    handler.send_header("Content-Length", str(len(body) if length is None else length))
-    for key, value in headers.items():
-        handler.send_header(key.replace("_", "-"), value)
-    handler.end_headers()
-    handler.wfile.write(body)
-
-
-def answer_range(handler, _attempt=0):
-    """Serve as a server does that can continue a transfer."""
-    requested = handler.headers.get("Range")
-    if requested is None:
-        return answer(handler)
-    start = int(requested.removeprefix("bytes=").rstrip("-"))
-    if start >= len(CONTENT):
-        return answer(handler, 416, b"")
-    span = f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}"
-    return answer(handler, 206, CONTENT[start:], Content_Range=span)
 
 
 @pytest.fixture
 def server():
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.ranges, server.behaviour = [], answer_range
-        server.daemon_threads = True
-        server.url = f"http://127.0.0.1:{server.server_port}"
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    with serving() as server:
         yield server
-        server.shutdown()
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ import click
 
 from noisesteps import stages
 from noisesteps.config import Study, load_study
-from noisesteps.errors import ConfigError, NoisestepsError
+from noisesteps.errors import ConfigError, NoisestepsError, printable
 from noisesteps.paths import Run
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Program(click.Group):
 
 
 def _give_up(message: str, exit_code: int = 1) -> NoReturn:
-    click.echo(f"noisesteps: error: {message}", err=True)
+    click.echo(f"noisesteps: error: {printable(message)}", err=True)
     sys.exit(exit_code)
 
 

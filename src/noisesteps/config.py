@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import os
+import reprlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -811,7 +812,7 @@ def load_study(path: str | Path) -> Study:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror}).") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         problem = " ".join(str(error).split())
         raise ConfigError(
             f"{path} is not valid YAML: {problem}; correct it."
@@ -838,11 +839,15 @@ def parse_study(values: Any, origin: str = "configuration") -> Study:
         raise ConfigError(f"{origin}: {_sentence(error.errors()[0])}") from None
 
 
+_SHORT = reprlib.Repr()  # a few aliases of YAML can make a value without end
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxlong = 3, 80, 80
+
+
 def _sentence(error: dict) -> str:
     """Turn pydantic's first complaint into one sentence with a remedy."""
     kind, value, context = error["type"], error["input"], error.get("ctx", {})
     key = _key_name(error["loc"])
-    shown = f"{value!r}"[:80]
+    shown = _SHORT.repr(value)[:80]
     if kind == "extra_forbidden":
         return f"unknown key `{key}`{_suggestion(error['loc'])}; remove or rename it."
     if kind == "missing":

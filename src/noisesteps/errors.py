@@ -34,3 +34,11 @@ class BusyError(NoisestepsError):
     """Another process is writing the same output."""
 
     exit_code = 4
+
+
+def printable(text: str) -> str:
+    """Escape what would break a line or steer a terminal, such as in a file's name."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in text
+    )

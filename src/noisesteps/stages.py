@@ -32,7 +32,10 @@ def fetch(study: Study, source: str) -> None:
 
     distribution = study.distribution(source)
     if distribution is None:
-        raise ConfigError(f"--source {source} has nothing to fetch in this study.")
+        names = (*study.datasets, study.evaluation.extractor)
+        known = ", ".join(name for name in names if study.distribution(name))
+        remedy = f"choose one of {known}" if known else "leave `fetch` out"
+        raise ConfigError(f"--source {source} has nothing to fetch; {remedy}.")
     provenance = Provenance("fetch", study.settings("fetch", dataset=source))
     folder = study.resource_folder(source)
     with exclusive(folder, wait=True):  # several studies may want the same files
@@ -265,12 +268,15 @@ def _require(path: Path, stage: str, settings: dict) -> dict:
 
 def _read(path: Path, stage: str) -> dict:
     try:
-        return read_json(path)
+        record = read_json(path)
+        if not isinstance(record, dict) or "provenance" not in record:
+            raise ValueError("it is no record")
+        return record
     except FileNotFoundError:
         raise StageError(
             f"{path} is missing; run `noisesteps {stage}` first."
         ) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise StageError(
             f"{path} is damaged; remove it and run `noisesteps {stage}` again."
         ) from error
@@ -346,8 +352,6 @@ def score(study: Study, run: Run, device: torch.device) -> None:
 
 def _reference(study: Study, dataset: str) -> Any:
     """Open what samples are compared with."""
-    import numpy as np
-
     from noisesteps.data.array import load_images
     from noisesteps.evaluation import Reference, Statistics
 
@@ -360,9 +364,20 @@ def _reference(study: Study, dataset: str) -> Any:
     )
     return Reference(
         Statistics.load(statistics),
-        np.load(features, mmap_mode="r", allow_pickle=False),
+        _features(features),
         load_images(paths.data(dataset)).train,
     )
+
+
+def _features(path: Path) -> np.ndarray:
+    import numpy as np
+
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise StageError(
+            f"{path} holds no features; run `noisesteps reference` again."
+        ) from error
 
 
 @alone(lambda paths, name: paths.set(name))

@@ -9,6 +9,7 @@ which tell when a file is opened or renamed.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import multiprocessing
@@ -244,7 +245,7 @@ class Fork:
             self._pieces.append(piece)
         return b"".join(self._pieces).decode(errors="replace")
 
-    def wait(self, timeout: float = 300) -> Ended:
+    def wait(self, timeout: float = 3000) -> Ended:
         """Wait for the end."""
         while piece := os.read(self._reader.fileno(), 1 << 16):
             self._pieces.append(piece)
@@ -275,6 +276,26 @@ def _execute(folder: Path, arguments: tuple, output, injury) -> None:
     if injury is not None:
         injury()
     main([*arguments[:1], "--config", "tiny.yaml", *arguments[1:]])
+
+
+def refusal(folder: Path, *arguments: str) -> str:
+    """Run a stage in this process, which is to refuse; return its sentence.
+
+    For hundreds of refusals: nothing may be written, and nothing is injured.
+    """
+    from click.testing import CliRunner
+
+    from noisesteps.cli import main
+
+    before = states(folder)
+    words = arguments[: 2 if arguments[0] == "export" else 1]
+    line = [*words, "--config", "tiny.yaml", *arguments[len(words) :]]
+    with contextlib.chdir(folder):
+        result = CliRunner().invoke(main, line)
+    assert isinstance(result.exception, SystemExit), repr(result.exception)
+    sentence = Ended(result.exit_code, result.output).refused()
+    assert states(folder) == before
+    return sentence
 
 
 class Process(subprocess.Popen):
@@ -323,13 +344,18 @@ def start(folder: Path, *arguments: str) -> Process:
 
 def snakemake(folder: Path, *targets: str) -> Process:
     """Start Snakemake."""
+    return Process(folder, snakemake_line(ROOT, "tiny.yaml", *targets))
+
+
+def snakemake_line(checkout: Path, config: str, *targets: str) -> list[str]:
+    """Return the command line of Snakemake."""
     line = [sys.executable, "-m", "snakemake", "--cores", "1", "--nocolor"]
-    line += ["--snakefile", str(ROOT / "Snakefile"), "--configfile", "tiny.yaml"]
+    line += ["--snakefile", str(checkout / "Snakefile"), "--configfile", config]
     # Without the dashes Snakemake takes the targets for further config files.
-    return Process(folder, [*line, "--", *targets])
+    return [*line, "--", *targets]
 
 
-def end(process: Process, timeout: float = 300) -> Ended:
+def end(process: Process, timeout: float = 3000) -> Ended:
     """Wait for a process of `start` or `snakemake`."""
     return Ended(process.wait(timeout), process.output())
 
@@ -356,7 +382,7 @@ def resumptions(folder: Path) -> list[int]:
 
 
 def wait_until(
-    condition: Callable[[], bool], process: Process | Fork, seconds: float = 300
+    condition: Callable[[], bool], process: Process | Fork, seconds: float = 3000
 ) -> None:
     """Ask again and again until it holds, as long as the process may bring it about."""
     limit = time.monotonic() + seconds
@@ -495,7 +521,7 @@ def states(folder: Path) -> dict[str, tuple[int, int]]:
     return {
         path.relative_to(folder).as_posix(): (status.st_size, status.st_mtime_ns)
         for path in sorted(folder.rglob("*"))
-        if (status := path.stat()) and path.is_file()
+        if (status := path.lstat()) and not path.is_dir()
     }
 
 

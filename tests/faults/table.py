@@ -126,6 +126,106 @@ ROWS = (
         "nothing; ended within {seconds_to_the_end} s",
     ),
     (
+        "a download that breaks, stalls or is killed, and then recovers",
+        (
+            "test_downloads::test_a_download_goes_on_after_a_failure",
+            "test_downloads::test_a_killed_download_goes_on",
+        ),
+        "nothing: it goes on where it was",
+    ),
+    (
+        "a server that stalls, trickles, never ends, redirects, lies, or has another "
+        "file",
+        (
+            "test_downloads::test_a_download_that_cannot_be_had_leaves_nothing",
+            "test_downloads::test_a_file_changed_after_its_download_is_refused",
+        ),
+        "nothing: refused, and nothing left that looks like the file",
+    ),
+    (
+        "archive with `../`, absolute names, links or devices",
+        (
+            "test_archives::test_a_zip_with_a_name_that_leads_out_is_refused",
+            "test_archives::test_a_zip_with_a_link_or_a_device_is_refused",
+            "test_archives::test_a_tar_with_a_name_that_leads_out_is_refused",
+            "test_archives::test_a_tar_with_a_link_or_a_device_is_refused",
+        ),
+        "nothing: refused by name",
+    ),
+    (
+        "archive or table that unpacks to gigabytes, or lists a million entries",
+        (
+            "test_archives::test_a_zip_of_ten_gigabytes_is_refused",
+            "test_archives::test_a_zip_of_a_million_entries_is_refused",
+            "test_archives::test_a_zip_of_endless_names_is_refused",
+            "test_archives::test_a_bomb_among_the_images_of_a_zip_is_rejected",
+            "test_archives::test_a_tar_with_a_file_of_ten_gigabytes_is_refused",
+            "test_archives::test_a_tar_with_a_name_of_ten_gigabytes_is_refused",
+            "test_archives::test_a_tar_of_nothing_but_zeros_is_refused",
+            "test_archives::test_a_tar_that_unpacks_to_ten_gigabytes_in_all_is_refused",
+            "test_archives::test_a_tar_of_a_million_entries_is_refused",
+            "test_archives::test_a_variable_of_ten_million_numbers_is_refused",
+            "test_archives::test_a_parquet_file_of_a_million_rows_is_refused",
+            "test_archives::test_a_parquet_file_of_ten_gigabytes_of_names_is_refused",
+        ),
+        "nothing: refused by name, within 1 GiB of memory (parquet: 4 GiB of addresses)"
+        " and 2 minutes of one core",
+    ),
+    (
+        "small image file that states a huge size, 7 formats",
+        ("test_archives::test_images_of_huge_dimensions_are_rejected",),
+        "the image, which `rejected.csv` names",
+    ),
+    (
+        "pickled code in arrays, models, checkpoints, weights, `.mat`, parquet, YAML",
+        (
+            "test_untrusted_code::test_code_in_a_result_is_not_run",
+            "test_untrusted_code::test_code_in_a_checkpoint_is_not_run",
+            "test_untrusted_code::test_code_in_the_weights_of_the_extractor_is_not_run",
+            "test_untrusted_code::test_code_in_a_mat_file_is_not_run",
+            "test_untrusted_code::test_code_in_a_parquet_file_is_not_run",
+            "test_untrusted_code::test_code_in_a_config_is_not_run",
+        ),
+        "nothing: never run, also where the checksums agree",
+    ),
+    (
+        "names and paths with `;`, `$( )`, quotes, spaces, newlines, unicode",
+        (
+            "test_names::test_the_names_of_files_are_kept_and_not_run",
+            "test_names::test_the_names_of_members_are_kept_and_not_run",
+            "test_names::test_paths_are_quoted_in_the_lines_that_snakemake_gives_to_a_shell",
+            "test_names::test_a_name_that_could_be_more_is_refused",
+            "test_names::test_a_name_on_the_command_line_that_is_not_the_studys_is_refused",
+        ),
+        "nothing: kept as they are, or refused; never run",
+    ),
+    (
+        "bad config, data set, option, record, or stage run too early",
+        tuple(
+            f"test_bad_input::{name}"
+            for name in (
+                "test_a_bad_value_names_its_key",
+                "test_a_file_that_is_no_study_is_named",
+                "test_a_config_that_cannot_be_read_is_named",
+                "test_a_bad_data_set_is_named_with_the_remedy",
+                "test_a_stage_run_too_early_says_what_is_missing",
+                "test_an_option_that_the_study_does_not_have_is_named",
+                "test_a_record_that_is_none_is_named",
+                "test_a_result_of_other_values_is_named",
+                "test_images_of_another_size_are_named",
+                "test_an_export_writes_over_nothing",
+            )
+        ),
+        "nothing: one sentence, and not a file written",
+    ),
+    (
+        "a study with 2 threads instead of 1, from training to score",
+        ("test_twice::test_what_the_number_of_threads_changes",),
+        "equal bits: weights differ by up to {largest_weight_difference:.1e}, samples "
+        "by {largest_pixel_difference:.0f} of 255 levels, the score by "
+        "{score_difference:.1e} of itself",
+    ),
+    (
         "a whole study built twice, {files} files compared",
         ("test_twice::test_the_same_study_twice_has_the_same_bits",),
         "nothing: all bits are the same, but for measured times",

@@ -1,5 +1,6 @@
 """A training that diverges stops, says where, and publishes nothing."""
 
+import re
 from dataclasses import dataclass
 
 import harness
@@ -82,9 +83,9 @@ def test_fp16_gradients_that_overflow_at_any_scale_stop(prepared, tmp_path):
     spoil = Spoil(5, gradient=float("inf"))
     message = diverge(prepared, tmp_path, spoil, precision="fp16", epochs=40)
     assert "fp16 gradients overflowed at update" in message
-    assert "the last good checkpoint is that of update 3" in message or (
-        "the last good checkpoint is that of update" in message
-    )
+    kept = re.search(r"the last good checkpoint is that of update (\d+), ", message)
+    assert int(kept[1]) >= 2
+    assert (tmp_path / CHECKPOINT).exists()
 
 
 def test_a_learning_rate_far_too_high_publishes_nothing(prepared, tmp_path):

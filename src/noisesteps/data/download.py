@@ -410,13 +410,13 @@ def _verify_download(item: _Item, linked: str | None, resumed: bool) -> None:
 def _reason(error: Exception) -> str:
     """Name a network failure briefly: the library's own text spans lines."""
     import requests
-    from urllib3.exceptions import ReadTimeoutError
+    from urllib3.exceptions import ProtocolError, ReadTimeoutError
 
     if isinstance(error, requests.Timeout | ReadTimeoutError):
         return "the server stopped answering"
     if isinstance(error, requests.exceptions.SSLError):
         return "the server's certificate is not trusted"
-    if isinstance(error, requests.exceptions.ChunkedEncodingError):
+    if isinstance(error, requests.exceptions.ChunkedEncodingError | ProtocolError):
         return "the connection broke"
     if isinstance(error, requests.ConnectionError):
         return "the server cannot be reached"

@@ -25,7 +25,7 @@ from noisesteps.data.decode import RESIZE, BadImageError, decode
 from noisesteps.data.readers import Candidate, Raw, Reader, open_reader
 from noisesteps.data.selection import Pool, make_pools, too_few
 from noisesteps.data.toys import DRAWINGS
-from noisesteps.errors import DataError
+from noisesteps.errors import DataError, printable
 from noisesteps.files import atomic, checksum, write_text, writing
 from noisesteps.seeds import numpy_generator
 
@@ -311,7 +311,7 @@ def _warn(
 
 def _named(items: list[str]) -> str:
     more = f" and {len(items) - NAMED} more" if len(items) > NAMED else ""
-    return ", ".join(sorted(items)[:NAMED]) + more
+    return printable(", ".join(sorted(items)[:NAMED])) + more
 
 
 def _write(outcome: _Outcome, scratch: _Scratch, output: Path) -> None:

@@ -275,6 +275,12 @@ class _Member(tarfile.TarInfo):
         return member
 
 
+def _has_bytes(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
+
+
 class ParquetReader:
     """Hugging Face parquet files with an `image` column of {bytes, path}.
 
@@ -346,7 +352,8 @@ class ParquetReader:
         import pyarrow as pa
 
         kind = self._column_type(path, schema, "image_column")
-        if not pa.types.is_struct(kind) or kind.get_field_index("bytes") < 0:
+        bytes_ = kind.field("bytes").type if _has_bytes(kind) else None
+        if bytes_ not in (pa.binary(), pa.large_binary()):
             raise DataError(
                 f"column {self.image_column} of {path} is no {{bytes, path}} "
                 f"structure; set datasets.{self.name}.image_column to one that is."
