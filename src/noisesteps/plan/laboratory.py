@@ -152,9 +152,7 @@ class _Laboratory:
 
     def _units(self) -> dict[str, Any]:
         logger.info("measuring the extractor and the classifiers")
-        config = self.folder / "units.yaml"
-        config.write_text(self.study.model_dump_json(), encoding="utf-8")
-        command = ["-m", "noisesteps.plan.units", config.name, self.device_option]
+        command = ["-m", "noisesteps.plan.units", "others.yaml", self.device_option]
         command.append(str(self.slots.threads))
         ran = run_together([command] * self.slots.jobs, self.folder, self.slots.threads)
         found = [json.loads(one.output) for one in ran]
