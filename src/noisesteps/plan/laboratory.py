@@ -26,6 +26,7 @@ FIGURES = (
     "samples_images", "training_loss_images", "generation_time", "dataset_images"
 )  # fmt: skip
 SNAKEMAKE_JOBS = 24
+MOST_JOBS = 100  # at once; training.seeds has no more
 # As the rules are, but that nothing is done.
 SNAKEFILE = """
 rule all:
@@ -77,6 +78,7 @@ class _Laboratory:
     ):
         self.study, self.slots, self.folder = study, slots, folder
         self.device_type, self.device_option = device_type, device_option
+        self.jobs = min(slots.jobs, MOST_JOBS)
         self.work = miniature.amounts(study, device_type, slots.threads)
         self.mini = self._write(None)
         self.start: dict[str, float] = {}
@@ -107,7 +109,7 @@ class _Laboratory:
 
     def _write(self, batch_size: int | None) -> miniature.Miniature:
         return miniature.write_miniature(
-            self.study, self.work, self.slots.jobs, self.folder, batch_size
+            self.study, self.work, self.jobs, self.folder, batch_size
         )
 
     def _stage(
@@ -152,11 +154,9 @@ class _Laboratory:
 
     def _units(self) -> dict[str, Any]:
         logger.info("measuring the extractor and the classifiers")
-        config = self.folder / "units.yaml"
-        config.write_text(self.study.model_dump_json(), encoding="utf-8")
-        command = ["-m", "noisesteps.plan.units", config.name, self.device_option]
+        command = ["-m", "noisesteps.plan.units", "others.yaml", self.device_option]
         command.append(str(self.slots.threads))
-        ran = run_together([command] * self.slots.jobs, self.folder, self.slots.threads)
+        ran = run_together([command] * self.jobs, self.folder, self.slots.threads)
         found = [json.loads(one.output) for one in ran]
         features = [one["feature"] for one in found]
         return {
@@ -250,7 +250,7 @@ class _Laboratory:
             self.host_bytes["reference"] = self.host_bytes["sample"]
             return
         logger.info("measuring reference")
-        names = list(self.mini.others.datasets)[: self.slots.jobs]
+        names = list(self.mini.others.datasets)[: self.jobs]
         ran = self._stage("reference", "others", [["--dataset", n] for n in names])
         images = sum(miniature.FEW)
         start = max(0.0, median(one.seconds for one in ran) - images * feature)
@@ -262,12 +262,12 @@ class _Laboratory:
             return
         logger.info("measuring classify")
         names = [["--set", name] for name in (*chosen.sets, "test")]
-        ran = self._in_turns("sets", "others", names, self.slots.jobs)
+        ran = self._in_turns("sets", "others", names, self.jobs)
         self.start["sets"] = median(one.seconds for one in ran)
         images = len(chosen.datasets) * chosen.images_per_class
         for architecture, seconds in classified.items():
             options = ["--architecture", architecture, "--set", *chosen.sets]
-            seeds = [[*options, "--seed", str(n)] for n in range(self.slots.jobs)]
+            seeds = [[*options, "--seed", str(n)] for n in range(self.jobs)]
             ran = self._stage("classify", "others", seeds)
             start = median(one.seconds for one in ran) - images * seconds
             self.start[f"classify/{architecture}"] = max(0.0, start)
@@ -278,7 +278,7 @@ class _Laboratory:
         tables = [["--table", name] for name in TABLES]
         figures = [["--figure", name] for name in FIGURES]
         for stage, options in (("tabulate", tables), ("draw", figures)):
-            ran = self._in_turns(stage, "models", options, self.slots.jobs)
+            ran = self._in_turns(stage, "models", options, self.jobs)
             self.start[stage] = mean(one.seconds for one in ran)
         self.start["report"] = self.start["draw"]
         folder = self.folder / StudyPaths("models").figure("any").parent

@@ -127,6 +127,7 @@ def _run(command: Sequence[str], folder: Path, threads: int) -> Ran:
         **dict.fromkeys(THREAD_VARIABLES, str(threads)),
         "PYTHONPATH": os.pathsep.join(filter(None, source)),
     }
+    environment.pop("SNAKEMAKE_PROFILE", None)  # it might send jobs to a cluster
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as log:
         started = time.perf_counter()
         process = subprocess.Popen(

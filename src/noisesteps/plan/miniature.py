@@ -80,7 +80,8 @@ class Miniature:
     models
         Trains and samples `images`.
     others
-        Holds the small sets, those whose reading is timed, and the classifiers.
+        Holds the small sets, those whose reading is timed, the extractor and the
+        classifiers.
     """
 
     folder: Path

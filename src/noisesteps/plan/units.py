@@ -24,7 +24,7 @@ from noisesteps.plan.counts import weights_are_there
 
 REPEATS = 3
 BUDGET = 3.0  # seconds for the repeats of one unit, unless one alone takes longer
-REFERENCES = 512  # training images that samples are compared with
+QUERIES, REFERENCES = 256, 512  # images, and those that they are compared with
 CLASSIFIER_BATCHES = 2
 
 
@@ -94,7 +94,7 @@ def _feature(study: Study, device: torch.device) -> float | None:
 
 
 def _comparison(study: Study) -> float:
-    queries = _images(study, min(REFERENCES, study.sampling.images))
+    queries = _images(study, QUERIES)
     references = _images(study, REFERENCES)
 
     def work() -> None:
