@@ -45,9 +45,17 @@ def merge(old: Iterable[Row], new: Iterable[Row]) -> list[Row]:
     return list(merged.values())
 
 
-def plain(rows: Iterable[Row]) -> str:
-    """Return the table for a terminal."""
-    return tabulate([cells(row) for row in rows], HEADINGS, tablefmt="simple")
+def plain(rows: list[Row]) -> str:
+    """Return the table for a terminal, notes below."""
+    table = tabulate([cells(row) for row in rows], HEADINGS, tablefmt="simple")
+    return f"{table}\n\n{notes(rows)}".rstrip()
+
+
+def notes(rows: list[Row]) -> str:
+    """Return what else there is to say, a line each."""
+    return "\n".join(
+        dict.fromkeys(f"- {row.work}: {row.note}" for row in rows if row.note)
+    )
 
 
 def markdown(rows: list[Row]) -> str:
@@ -55,8 +63,7 @@ def markdown(rows: list[Row]) -> str:
     devices = dict.fromkeys((row.device, row.torch) for row in rows)
     named = "; ".join(f"{device}, PyTorch {torch}" for device, torch in devices)
     table = tabulate([cells(row) for row in rows], HEADINGS, tablefmt="github")
-    notes = dict.fromkeys(f"- {row.work}: {row.note}" for row in rows if row.note)
-    return f"Measured on {named}.\n\n{table}\n\n" + "\n".join(notes)
+    return f"Measured on {named}.\n\n{table}\n\n{notes(rows)}"
 
 
 def into_page(page: Path, rows: list[Row]) -> None:
