@@ -113,7 +113,7 @@ def too_few(name: str, pool: Pool, usable: int, rejected: dict[str, str]) -> Dat
         if rest < 1:
             split, rest = "held_out", usable - 1
     asked = " and ".join(
-        f"{split}: {'null' if count is None else count}"
+        "one image to train on" if count is None else f"{split}: {count}"
         for split, count in pool.quotas
         if count != 0
     )

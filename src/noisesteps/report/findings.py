@@ -19,7 +19,11 @@ from noisesteps.report.score_findings import (
     about_schedules,
     about_steps,
     about_use,
+    on_near_copies,
+    on_plateau,
+    on_tests,
 )
+from noisesteps.uncertainty.plateau import TEST
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,8 @@ class Section:
         Tell one data set after the other, each from its own rows.
     short
         Called with the tables; returns the answer over all data sets in a sentence.
+    note
+        Called with the tables; returns what holds of all data sets: tests, intervals.
     """
 
     title: str
@@ -49,6 +55,7 @@ class Section:
     see: tuple[str, ...] = ()
     each_dataset: bool = False
     short: Callable[..., str] | None = None
+    note: Callable[..., str] | None = None
 
 
 def _classifiers(study: Study, effects: DataFrame, table: DataFrame) -> list[str]:
@@ -60,10 +67,11 @@ SECTIONS = (
     Section(
         "How many steps are enough?",
         ("fid", "plateau"),
-        lambda study, scores, plateau: about_steps(scores, plateau),
+        lambda study, scores, plateau: about_steps(plateau),
         see=("fid_{dataset}", "samples_{dataset}", "scores_{dataset}"),
         each_dataset=True,
         short=lambda scores, plateau: short_findings.on_steps(plateau),
+        note=on_plateau,
     ),
     Section(
         "Is it T, or the schedule?",
@@ -72,6 +80,7 @@ SECTIONS = (
         see=("schedule", "fid_{dataset}"),
         each_dataset=True,
         short=short_findings.on_schedules,
+        note=on_tests,
     ),
     Section(
         "Is a small T bad to train, or only bad to sample?",
@@ -80,6 +89,7 @@ SECTIONS = (
         see=("fewer_steps",),
         each_dataset=True,
         short=short_findings.on_fewer_steps,
+        note=on_tests,
     ),
     Section(
         "What should one use?",
@@ -88,6 +98,7 @@ SECTIONS = (
         see=("quality_vs_cost",),
         each_dataset=True,
         short=short_findings.on_use,
+        note=lambda table: f"What is worse than the best is told by {TEST}, 95%.",
     ),
     Section(
         "What do real images score?",
@@ -103,6 +114,7 @@ SECTIONS = (
         see=("copies_{dataset}",),
         each_dataset=True,
         short=short_findings.on_copies,
+        note=lambda table: on_near_copies(),
     ),
     Section(
         "What a step costs",
@@ -138,13 +150,15 @@ class Part:
 class Told:
     """A section as the reader sees it.
 
-    `anchor` is its place on the page, `short` its answer in a sentence, or nothing.
+    `anchor` is its place on the page, `short` its answer in a sentence and `note` the
+    small print, or nothing.
     """
 
     anchor: str
     title: str
     parts: list[Part]
     short: str = ""
+    note: str = ""
 
 
 def tell(study: Study, tables: Mapping[str, DataFrame]) -> list[Told]:
@@ -154,9 +168,10 @@ def tell(study: Study, tables: Mapping[str, DataFrame]) -> list[Told]:
             f"findings-{number}",
             section.title,
             _parts(section, study, tables),
-            section.short(*(tables[name] for name in section.tables))
-            if section.short
-            else "",
+            *(
+                words(*(tables[name] for name in section.tables)) if words else ""
+                for words in (section.short, section.note)
+            ),
         )
         for number, section in enumerate(SECTIONS, start=1)
         if set(section.tables) <= tables.keys()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 import shlex
 import struct
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ def render(study: Study, paths: StudyPaths, config_file: str) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["tied"] = _tied
     return environment.get_template(TEMPLATE).render(
         **_inline(),
         study=study,
@@ -67,6 +69,11 @@ def render(study: Study, paths: StudyPaths, config_file: str) -> str:
         ),
         commands=_commands(paths, config_file),
     )
+
+
+def _tied(text: str) -> str:
+    """Keep `T = 600` on one line."""
+    return re.sub(r"\b([TNp]) ([=<]) ", "\\1\u00a0\\2\u00a0", text)
 
 
 def _read_tables(study: Study, paths: StudyPaths) -> dict[str, DataFrame]:

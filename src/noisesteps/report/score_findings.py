@@ -19,7 +19,7 @@ LEVEL = 0.05
 SPACES = {"feature": "the extractor's features", "pixel": "pixels"}
 
 
-def about_steps(scores: DataFrame, plateau: DataFrame) -> Iterator[str]:
+def about_steps(plateau: DataFrame) -> Iterator[str]:
     """Say which T is best, and which cannot be told from it, for each schedule."""
     for row in plateau.itertuples():
         best = with_interval(row.best_value, row.best_value_low, row.best_value_high)
@@ -27,7 +27,14 @@ def about_steps(scores: DataFrame, plateau: DataFrame) -> Iterator[str]:
             f"{row.schedule}: the best {row.metric} is {best}, at "
             f"T = {row.best_steps:,}; {_candidates(row)}."
         )
-    yield intervals(scores, "In brackets")
+
+
+def on_plateau(scores: DataFrame, plateau: DataFrame) -> str:
+    """Say what the intervals cover, and how T are told from the best."""
+    return (
+        f"{intervals(scores, 'In brackets')} Significantly worse than the best is told "
+        f"by {plateau['test'].iloc[0]}."
+    )
 
 
 def _candidates(row: tuple) -> str:
@@ -37,7 +44,7 @@ def _candidates(row: tuple) -> str:
         return f"no smaller T does as well: {row.reason}"
     return (
         f"T = {row.smallest_steps:,} is the smallest that cannot be told from it "
-        f"({row.reason}; {row.test})"
+        f"({row.reason})"
     )
 
 
@@ -50,7 +57,6 @@ def about_schedules(table: DataFrame) -> Iterator[str]:
     for schedule, rows in table.groupby("schedule", sort=False):
         rows = rows.sort_values("steps")
         yield from (_against_linear(schedule, row) for row in rows.itertuples())
-    yield from _tested(table)
 
 
 def _against_linear(schedule: str, row: tuple) -> str:
@@ -65,17 +71,15 @@ def _against_linear(schedule: str, row: tuple) -> str:
     )
 
 
-def _tested(table: DataFrame) -> Iterator[str]:
-    """Say what the p values are of, where there are any."""
-    tests = table["p_holm"].notna().sum()
-    if tests == 1:
-        yield "The difference has its 95% interval; p is of Welch's t test."
-    if tests > 1:
-        yield (
-            "Differences have 95% intervals; p is of Welch's t test, after Holm's "
-            f"correction for {tests} tests. Intervals are not corrected: one can leave "
-            "out zero where p does not tell."
-        )
+def on_tests(table: DataFrame) -> str:
+    """Say what the p values of differences are, where there are any."""
+    if table["p_holm"].isna().all():
+        return ""
+    return (
+        "In brackets: 95% intervals of the differences. p is of Welch's t test, after "
+        "Holm's correction for all differences of a data set. The intervals are not "
+        "corrected: one can leave out zero where p does not tell."
+    )
 
 
 def _verdict(row: tuple) -> str:
@@ -101,11 +105,10 @@ def about_fewer_steps(table: DataFrame) -> Iterator[str]:
                 row.difference, row.difference_low, row.difference_high, signed=True
             )
             sentence += (
-                f", that of T = {row.sampling_steps:,} {other:.1f}: {interval}, "
+                f", that of T = {row.sampling_steps:,} scores {other:.1f}: {interval}, "
                 f"{_verdict(row)}"
             )
         yield sentence + "."
-    yield from _tested(table)
 
 
 def about_use(table: DataFrame) -> Iterator[str]:
@@ -122,8 +125,7 @@ def about_use(table: DataFrame) -> Iterator[str]:
     elif fastest.name == best.name:
         faster = table["seconds_per_image"] < best["seconds_per_image"]
         yield (
-            "Every faster way scores significantly worse (one-sided Welch t-tests "
-            "against the best, Bonferroni, 95%)."
+            "Every faster way scores significantly worse."
             if faster.any()
             else "None is faster."
         )
@@ -133,8 +135,7 @@ def about_use(table: DataFrame) -> Iterator[str]:
         yield (
             f"The fastest that cannot be told from it is {way_name(fastest)}: "
             f"{with_interval(fastest['value'], fastest['low'], fastest['high'])} in "
-            f"{seconds(fastest['seconds_per_image'])}, {times} times as fast "
-            "(one-sided Welch t-tests against the best, Bonferroni, 95%)."
+            f"{seconds(fastest['seconds_per_image'])}, {times} times as fast."
         )
 
 
@@ -188,9 +189,14 @@ def about_copies(table: DataFrame) -> Iterator[str]:
             f"{'is a near-copy' if copies < 2 else 'are near-copies'}. "
             f"{_beside_real(worst)}" + (f" {_largest(worst)}" if copies else "")
         )
-    yield (
+
+
+def on_near_copies() -> str:
+    """Say what counts as a near-copy, and how shares are compared."""
+    return (
         f"A near-copy is less than {COPY_RATIO:g} times as far from one training image "
-        f"as from the next {NEIGHBOURS}, on average."
+        f"as from the next {NEIGHBOURS}, on average. Shares are compared with that of "
+        "real held-out images by Fisher's exact test, corrected after Holm."
     )
 
 

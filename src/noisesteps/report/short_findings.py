@@ -43,17 +43,23 @@ def _smallest(rows: DataFrame) -> str:
 
 
 def on_schedules(table: DataFrame) -> str:
-    """Say at which T another schedule differs from linear, and where."""
+    """Say at which T another schedule differs from linear, and how often."""
     return " ".join(
-        f"{schedule} against linear at equal T: {_at_each_t(rows)}."
+        f"{schedule} {listed(_at_each_t(rows))}."
         for schedule, rows in table.groupby("schedule", sort=False)
     )
 
 
-def _at_each_t(rows: DataFrame) -> str:
-    return "; ".join(
-        f"T = {steps:,} {_counted(found)}" for steps, found in rows.groupby("steps")
-    )
+def _at_each_t(rows: DataFrame) -> list[str]:
+    found: dict[str, list[str]] = {}
+    for steps, compared in rows.groupby("steps"):
+        counts = _counts(compared)
+        for word, count in counts.items():
+            of = f"{steps:,} ({count} of {len(compared)} data sets)"
+            found.setdefault(f"scores {word} than linear at T =", []).append(of)
+        if not counts:
+            found.setdefault("shows no difference at T =", []).append(f"{steps:,}")
+    return [f"{words} {listed(places)}" for words, places in found.items()]
 
 
 def on_fewer_steps(table: DataFrame) -> str:
@@ -62,26 +68,31 @@ def on_fewer_steps(table: DataFrame) -> str:
     if rows.empty:
         return "No model was trained with as few steps, so nothing can be compared."
     told = [
-        f"with {schedule}, {method_name(way)} {_counted(found)}"
+        f"{schedule}, {method_name(way)}: {_compared(found)}"
         for (schedule, way), found in rows.groupby(["schedule", "way"], sort=False)
     ]
     return (
         f"The model of T = {rows['trained_steps'].max():,} sampled in fewer steps, "
-        f"against models trained with as few: {'; '.join(told)}."
+        f"against models trained with as few. {'; '.join(told)}."
     )
 
 
-def _counted(rows: DataFrame) -> str:
-    """Count the comparisons of some rows by their outcome."""
-    known = rows["p_holm"] < LEVEL
-    counts = {
-        "better": (known & (rows["difference"] < 0)).sum(),
-        "worse": (known & (rows["difference"] > 0)).sum(),
-    }
+def _compared(rows: DataFrame) -> str:
     found = [
-        f"{word} in {count} of {len(rows)}" for word, count in counts.items() if count
+        f"{word} in {count} of {len(rows)} comparisons"
+        for word, count in _counts(rows).items()
     ]
     return listed(found) if found else "no difference shown"
+
+
+def _counts(rows: DataFrame) -> dict[str, int]:
+    """Count the comparisons of some rows that tell better or worse."""
+    known = rows["p_holm"] < LEVEL
+    counts = {
+        "better": int((known & (rows["difference"] < 0)).sum()),
+        "worse": int((known & (rows["difference"] > 0)).sum()),
+    }
+    return {word: count for word, count in counts.items() if count}
 
 
 def on_use(table: DataFrame) -> str:
