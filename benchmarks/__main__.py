@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -59,26 +58,18 @@ def main() -> None:
     show_default=True,
     help="Where the result goes; with --rows, the other rows of the file stay.",
 )
-@click.option(
-    "--memory/--no-memory",
-    default=True,
-    show_default=True,
-    help="Measure peak memory too, in a process for each contestant.",
-)
 def run(
     device: str,
     threads: tuple[int, ...],
     names: str,
     rounds: int,
     path: Path,
-    memory: bool,
 ) -> None:
     """Measure, print a table and write JSON."""
     chosen = _groups(names)
     rows: list[Row] = []
     for settings in _all_settings(device, threads, rounds):
-        wanted = replace(settings, memory=memory)
-        rows += _measure(wanted, chosen, _thread_counts(threads)[-1])
+        rows += _measure(settings, chosen, _thread_counts(threads)[-1])
     kept = table.read(path) if len(chosen) < len(GROUPS) and path.exists() else []
     table.write(path, table.merge(kept, rows))
     click.echo(f"\n{table.plain(rows)}\n\nWritten to {path}")
@@ -204,19 +195,6 @@ def worker(settings: Settings, names: str, result: Path) -> None:
         click.echo(f"{settings.device}, {settings.threads} threads: {name} ...")
         rows += GROUPS[name].measure(settings)
     table.write(result, rows)
-
-
-@main.command("of-work", hidden=True)
-@click.argument("settings", type=Settings.parse)
-@click.argument("contest")
-@click.argument("program")
-@click.argument("precision")
-def of_work(settings: Settings, contest: str, program: str, precision: str) -> None:
-    """Print the peak memory of one contestant, in this process."""
-    from benchmarks import memory
-
-    torch.set_num_threads(settings.threads)
-    click.echo(memory.of_work(settings, contest, program, precision))
 
 
 @main.command("of-torch", hidden=True)

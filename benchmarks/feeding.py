@@ -37,11 +37,11 @@ def _feeding(settings: Settings, precision: str) -> list[Row]:
     )
     batches = ours.batches_of(settings, learner, training)
     works = {
-        "batch": Work(lambda: batches[7]),
+        "batch": Work(lambda: batches[7], device=settings.on),
         "noise": Work(lambda: _noise(settings)),
         "step": ours.training_step(settings, precision),
     }
-    times = alternate(works, settings.rounds, settings.on, settings.seconds)
+    times = alternate(works, settings.rounds, settings.seconds)
     without = [
         max(batch - noise, 1e-9)
         for batch, noise in zip(times["batch"], times["noise"], strict=True)
@@ -84,7 +84,7 @@ def preprocessing(settings: Settings) -> list[Row]:
             "ours": Work(lambda: _prepare(settings, source / "class", output), FILES),
             "torchvision": Work(lambda: _torchvision(settings, source), FILES),
         }
-        times = alternate(works, settings.rounds, settings.on, settings.seconds)
+        times = alternate(works, settings.rounds, settings.seconds)
     compared = compare(times["ours"], times["torchvision"])
     return [
         make_row(

@@ -29,7 +29,7 @@ def measure(settings: Settings) -> list[Row]:
         "ours": Work(lambda: frechet_distance(samples, cached)),
         "peer": Work(lambda: torch_fidelity(samples, theirs)),
     }
-    times = alternate(works, settings.rounds, settings.on, settings.seconds)
+    times = alternate(works, settings.rounds, settings.seconds)
     value = torch_fidelity(samples, theirs)
     difference = abs(frechet_distance(samples, cached) - value) / value
     same = difference <= TOLERANCE

@@ -42,5 +42,5 @@ GROUPS = {
     "preprocessing": Group("feeding", "preprocessing", each_threads=False),
     "startup": Group("startup", "measure", each_threads=False),
     "memory": Group("memory", "of_stages", each_threads=False),
-    "memory-cuda": Group("memory", "of_training_on_cuda", ("cuda",)),
+    "memory-cuda": Group("networks", "memory", ("cuda",)),
 }

@@ -1,4 +1,4 @@
-"""Peak memory, each of a process of its own."""
+"""Peak memory of processes."""
 
 from __future__ import annotations
 
@@ -14,10 +14,8 @@ from benchmarks.rows import Row, make_row
 from benchmarks.settings import Settings
 from benchmarks.study import TRAIN, environment, write_study
 
-CALLS = 3
 STAGE_IMAGES = (64, 8192)
 STAGE_LIMIT = 10**9
-CARD = 24 * 10**9
 
 
 def peak_bytes(device: torch.device) -> int:
@@ -36,30 +34,6 @@ def peak_bytes(device: torch.device) -> int:
         return int(mark.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def of_contest(
-    settings: Settings, contest: str, contestants: list[tuple[str, str]]
-) -> dict[tuple[str, str], int]:
-    """Return the peak of each (program, precision), from processes of their own."""
-    if not settings.memory:
-        return {}
-    return {
-        (program, precision): _ask(
-            "of-work", settings.text(), contest, program, precision
-        )
-        for program, precision in contestants
-    }
-
-
-def of_work(settings: Settings, contest: str, program: str, precision: str) -> int:
-    """Do a contestant's work a few times here, and return the peak."""
-    from benchmarks.networks import contests
-
-    work = contests(settings)[contest].makers[program](precision)
-    for _ in range(CALLS):
-        work.call()
-    return peak_bytes(settings.on)
 
 
 def _ask(*arguments: str, folder: Path | None = None) -> int:
@@ -121,25 +95,3 @@ def of_command(arguments: list[str]) -> int:
 
     main(arguments, standalone_mode=False)
     return peak_bytes(torch.device("cpu"))
-
-
-def of_training_on_cuda(settings: Settings) -> list[Row]:
-    """Say how much of the dissertation's card a training takes."""
-    precision = settings.precisions[0]
-    used = of_contest(settings, "training", [("ours", precision)])
-    allocated = used.get(("ours", precision))
-    return [
-        make_row(
-            settings,
-            "memory-cuda",
-            f"GPU memory, training {settings.preset}, {precision}, "
-            f"batch {settings.batch}",
-            "the dissertation's card, 24 GB",
-            ratio=CARD / allocated if allocated else None,
-            goal=1.0,
-            goal_text="fits into 24 GB",
-            ours_bytes=allocated,
-            peer_bytes=CARD,
-            note="the ratio is the card's memory to what is used",
-        )
-    ]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from benchmarks import memory, ours, peers
+from benchmarks import ours, peers
+from benchmarks.contestants import contestants
 from benchmarks.peak import operations, peaks
 from benchmarks.rows import Row, make_row
 from benchmarks.settings import Settings
@@ -39,6 +41,11 @@ SAMPLING_GOALS = {
     ("cpu", "bf16", "fp32"): 2.5,
     ("cuda", "bf16", "bf16"): 3.0,
 }
+
+
+CARD = 24 * 10**9  # the dissertation's Tesla P40
+SMALL_CARD = 8 * 10**9
+CALLS = 3
 
 
 @dataclass(frozen=True)
@@ -78,7 +85,15 @@ def contests(settings: Settings) -> dict[str, Contest]:
             True,
             {name: partial(make, settings) for name, make in TRAINING.items()},
             TRAINING_GOALS,
-        )
+        ),
+        "recomputed": Contest(
+            "recomputed",
+            f"training step, {network}, batch {settings.batch}, recomputing",
+            settings.batch,
+            True,
+            {"ours": partial(ours.training_step, settings, recompute=True)},
+            {},
+        ),
     }
     for batch, steps in settings.sampling:
         name = f"sampling-{batch}"
@@ -110,15 +125,41 @@ def sampling(settings: Settings) -> list[Row]:
     ]
 
 
+def memory(settings: Settings) -> list[Row]:
+    """Say how much of a GPU's memory a training takes, plain and recomputing."""
+    precision = settings.precisions[0]
+    return [
+        _memory_row(settings, contests(settings)[name], precision, limit)
+        for name, limit in (("training", CARD), ("recomputed", SMALL_CARD))
+    ]
+
+
+def _memory_row(
+    settings: Settings, contest: Contest, precision: str, limit: int
+) -> Row:
+    with contestants(settings, contest.name, [("ours", precision)]) as works:
+        for work in works.values():
+            work.seconds(CALLS)
+            used = work.dismiss()
+    return make_row(
+        settings,
+        f"memory-{contest.name}",
+        f"GPU memory, {contest.title}, {precision}",
+        "a card",
+        ratio=limit / used,
+        goal=1.0,
+        goal_text=f"≤ {limit / 1e9:g} GB",
+        ours_bytes=used,
+        peer_bytes=limit,
+        note="the ratio is the card's memory to what is used",
+    )
+
+
 def _run(settings: Settings, contest: Contest) -> list[Row]:
-    works = {
-        (program, precision): make(precision)
-        for program, make in contest.makers.items()
-        for precision in settings.precisions
-    }
-    times = alternate(works, settings.rounds, settings.on, settings.seconds)
-    del works
-    most = memory.of_contest(settings, contest.name, list(times))
+    who = list(itertools.product(contest.makers, settings.precisions))
+    with contestants(settings, contest.name, who) as works:
+        times = alternate(works, settings.rounds, settings.seconds)
+        most = {name: work.dismiss() for name, work in works.items()}
     shares = _shares(settings, contest, times)
     return [
         make_row(
@@ -131,8 +172,8 @@ def _run(settings: Settings, contest: Contest) -> list[Row]:
             goal_text=f"≥ {goal:g}×" if goal else "",
             ours_share=shares["ours", mine],
             peer_share=shares[program, theirs],
-            ours_bytes=most.get(("ours", mine)),
-            peer_bytes=most.get((program, theirs)),
+            ours_bytes=most["ours", mine],
+            peer_bytes=most[program, theirs],
         )
         for program, mine, theirs, goal in _pairs(settings, contest)
     ]

@@ -37,12 +37,16 @@ def batches_of(settings: Settings, learner: Learner, training: Training) -> Batc
     )
 
 
-def training_step(settings: Settings, precision: str) -> Work:
+def training_step(
+    settings: Settings, precision: str, *, recompute: bool = False
+) -> Work:
     """One update as the training loop takes it: batch, rate, update, loss now and then.
 
     The stage lets CUDA choose deterministic kernels only, so that is done here too.
     """
-    training = training_section(settings, precision)
+    training = training_section(settings, precision).model_copy(
+        update={"recompute_activations": recompute}
+    )
     diffusion = Diffusion(STEPS, "linear")
     learner = Learner(settings.network(), diffusion, training, settings.on)
     batches = batches_of(settings, learner, training)
@@ -55,7 +59,7 @@ def training_step(settings: Settings, precision: str) -> Work:
         if index % training.log_steps == 0:
             loss.item()
 
-    return Work(step)
+    return Work(step, device=settings.on)
 
 
 def sampling_steps(settings: Settings, precision: str, batch: int, steps: int) -> Work:
@@ -79,4 +83,4 @@ def sampling_steps(settings: Settings, precision: str, batch: int, steps: int) -
             progress=lambda done, total: None,
         )
 
-    return Work(sample, steps)
+    return Work(sample, steps, device=settings.on)

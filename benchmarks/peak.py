@@ -45,11 +45,11 @@ def measure(settings: Settings) -> list[Row]:
 def peaks(settings: Settings) -> dict[tuple[str, str], float]:
     """Return operations a second by (operation, precision): the best of the rounds."""
     works = {
-        (kind, precision): Work(make(settings, DTYPES[precision]))
+        (kind, precision): Work(make(settings, DTYPES[precision]), device=settings.on)
         for kind, make in (("matmul", _matmul), ("convolution", _convolution))
         for precision in settings.precisions
     }
-    times = alternate(works, settings.rounds, settings.on, settings.seconds)
+    times = alternate(works, settings.rounds, settings.seconds)
     flops = _flops(settings)
     return {name: flops[name[0]] / best(times[name]) for name in works}
 

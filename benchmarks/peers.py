@@ -124,7 +124,7 @@ def diffusers_training_step(settings: Settings, precision: str) -> Work:
         descend(F.mse_loss(predicted.float(), noise))
         rate.step()
 
-    return Work(step)
+    return Work(step, device=settings.on)
 
 
 def diffusers_sampling_steps(
@@ -142,7 +142,7 @@ def diffusers_sampling_steps(
         images = pipeline(batch, generator, steps, output_type="pt").images
         images.float().cpu().numpy()
 
-    return Work(sample, steps)
+    return Work(sample, steps, device=settings.on)
 
 
 def lucidrains_network(settings: Settings, device: str | None = None) -> Unet:
@@ -182,7 +182,7 @@ def lucidrains_training_step(settings: Settings, precision: str) -> Work:
             loss = process(next(batches))
         descend(loss)
 
-    return Work(step)
+    return Work(step, device=settings.on)
 
 
 def lucidrains_sampling_steps(
@@ -201,4 +201,4 @@ def lucidrains_sampling_steps(
                 x, _ = process.p_sample(x, t)
         process.unnormalize(x).cpu().numpy()
 
-    return Work(sample, steps)
+    return Work(sample, steps, device=settings.on)

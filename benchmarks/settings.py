@@ -38,8 +38,6 @@ class Settings:
         Those that networks are compared in.
     seconds
         A turn repeats its work until about so much time has passed.
-    memory
-        Whether peak memory is measured too, in a process for each contestant.
     """
 
     device: str
@@ -51,7 +49,6 @@ class Settings:
     sampling: tuple[tuple[int, int], ...]
     precisions: tuple[str, ...]
     seconds: float = 0.4
-    memory: bool = True
 
     @property
     def on(self) -> torch.device:

@@ -38,7 +38,7 @@ def measure(settings: Settings) -> list[Row]:
             name: Work(start.until_there, after=start.end)
             for name, start in starts.items()
         }
-        times = alternate(works, settings.rounds, settings.on, 0)
+        times = alternate(works, settings.rounds, 0)
     peer = 'python -c "import torch"'
     return [
         make_row(

@@ -6,15 +6,18 @@ import gc
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import torch
 
 from noisesteps.devices import synchronize
 
+Name = TypeVar("Name", bound=Hashable)
 WARM_UP = 3  # calls before the clock runs: caches, plans of kernels, compilation
 MOST_CALLS = 10_000  # in one turn
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -30,11 +33,41 @@ class Work:
         are those of one unit.
     after
         Tidies up after a turn, when the clock stands still.
+    device
+        Waited for before the clock is read.
     """
 
     call: Callable[[], object]
     units: int = 1
     after: Callable[[], object] = lambda: None
+    device: torch.device = CPU
+
+    def seconds(self, calls: int) -> float:
+        """Do the work a few times; return how long that took.
+
+        Python's garbage is collected before and never meanwhile.
+        """
+        gc.collect()
+        gc.disable()
+        try:
+            synchronize(self.device)
+            began = time.perf_counter()
+            for _ in range(calls):
+                self.call()
+            synchronize(self.device)
+            return time.perf_counter() - began
+        finally:
+            gc.enable()
+
+
+class Timed(Protocol):
+    """What can take turns: a `Work`, or one that another process does."""
+
+    units: int
+
+    def seconds(self, calls: int) -> float: ...
+
+    def after(self) -> object: ...
 
 
 @dataclass(frozen=True)
@@ -75,12 +108,11 @@ def quartiles(values: list[float]) -> tuple[float, float]:
 
 
 def alternate(
-    works: Mapping[str, Work], rounds: int, device: torch.device, seconds: float
-) -> dict[str, list[float]]:
+    works: Mapping[Name, Timed], rounds: int, seconds: float
+) -> dict[Name, list[float]]:
     """Let all works take turns; return the seconds of one unit, round by round.
 
     Every other round goes backwards, so that nobody always runs after the same one.
-    Python's garbage is collected between the turns and never within one.
 
     Parameters
     ----------
@@ -88,43 +120,27 @@ def alternate(
         By name; each is warmed up before the first round.
     rounds
         Turns of each.
-    device
-        Waited for before the clock is read.
     seconds
         A turn repeats its call until about so much time has passed.
     """
-    calls = {name: _calls(work, device, seconds) for name, work in works.items()}
-    times: dict[str, list[float]] = {name: [] for name in works}
+    calls = {name: _calls(work, seconds) for name, work in works.items()}
+    times: dict[Name, list[float]] = {name: [] for name in works}
     for number in range(rounds):
         order = list(works) if number % 2 == 0 else list(reversed(works))
         for name in order:
-            elapsed = _time(works[name], calls[name], device)
+            elapsed = works[name].seconds(calls[name])
             works[name].after()
             times[name].append(elapsed / (calls[name] * works[name].units))
     return times
 
 
-def _calls(work: Work, device: torch.device, seconds: float) -> int:
+def _calls(work: Timed, seconds: float) -> int:
     """Warm up, and find how many calls fill a turn."""
     for _ in range(WARM_UP - 1):
-        work.call()
-    once = max(_time(work, 1, device), 1e-9)
+        work.seconds(1)
+    once = max(work.seconds(1), 1e-9)
     work.after()
     return min(max(1, round(seconds / once)), MOST_CALLS)
-
-
-def _time(work: Work, calls: int, device: torch.device) -> float:
-    gc.collect()
-    gc.disable()
-    try:
-        synchronize(device)
-        began = time.perf_counter()
-        for _ in range(calls):
-            work.call()
-        synchronize(device)
-        return time.perf_counter() - began
-    finally:
-        gc.enable()
 
 
 def best(times: list[float]) -> float:

@@ -36,7 +36,6 @@ TINY = Settings(
     sampling=((2, 3),),
     precisions=("fp32", "bf16"),
     seconds=0.0,
-    memory=False,
 )
 SECONDS = st.floats(1e-6, 1e3)
 
@@ -87,7 +86,7 @@ def test_swapping_the_sides_inverts_the_ratio(pairs):
 def test_everybody_takes_turns_and_every_other_round_goes_backwards():
     calls = []
     works = {name: Work(lambda name=name: calls.append(name)) for name in "AB"}
-    times = alternate(works, 4, CPU, 0.0)
+    times = alternate(works, 4, 0.0)
     assert calls[:6] == ["A"] * 3 + ["B"] * 3  # the warm-up
     assert "".join(calls[6:]) == "ABBAABBA"
     assert [len(times[name]) for name in "AB"] == [4, 4]
@@ -98,7 +97,7 @@ def test_times_are_those_of_one_unit_and_tidying_up_is_not_counted(monkeypatch):
     monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
     tidied = []
     work = Work(lambda: None, units=3, after=lambda: tidied.append(next(clock)))
-    assert alternate({"only": work}, 2, CPU, 12.0) == {"only": [1.0, 1.0]}
+    assert alternate({"only": work}, 2, 12.0) == {"only": [1.0, 1.0]}
     assert len(tidied) == 3
 
 
