@@ -76,7 +76,10 @@ def test_the_fastest_way_as_good_as_the_best_is_named(tables):
     assert best.endswith(": 0.9 s an image.")
     # 106.1 ± 1 in 100 steps is told from 101.1 ± 1, as is everything else.
     assert fastest.startswith("Every faster way scores significantly worse")
-    _, fastest = score_findings.about_use(table.assign(candidate=True))
+    _, undecided = score_findings.about_use(table.assign(candidate=True))
+    assert undecided.endswith("the data do not decide.")
+    table.loc[table["way"] == "ancestral", "candidate"] = True
+    _, fastest = score_findings.about_use(table)
     assert fastest.startswith(
         "The fastest that cannot be told from it is linear, T = 900, in 100 steps "
         "(ancestral): 106.1 [103.6, 108.6] in 0.1 s, 9.0 times as fast"
@@ -102,6 +105,8 @@ def test_the_answers_in_short_cover_all_data_sets(tables):
     assert "linear, ancestral: better in 3 of 3 comparisons; linear, DDIM:" in fewer
     use = short_findings.on_use(tables("quality_vs_cost", None))
     assert "toy_flowers: linear, T = 900, 101.1 in 0.9 s an image." in use
+    unsure = tables("quality_vs_cost", None).assign(candidate=True)
+    assert "toy_flowers: the data do not decide." in short_findings.on_use(unsure)
     assert short_findings.on_copies(table["copies"]) == (
         "No model is shown to. Near-copies among 288 generated images: 12 by the "
         "extractor's features and 12 by pixels."

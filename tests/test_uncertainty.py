@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from scipy.special import gammaln
@@ -166,6 +166,7 @@ def test_no_difference_is_found_as_often_as_the_level_says():
         )
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=6),
     st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=6),
@@ -243,6 +244,7 @@ def test_holm_on_a_published_example():
     assert found == pytest.approx([0.03, 0.06, 0.06, 0.02])
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1), max_size=6))
 def test_holm_is_the_closed_bonferroni_test(p_values):
     """The definition: the largest Bonferroni p-value of all families it belongs to."""

@@ -122,6 +122,8 @@ def about_use(table: DataFrame) -> Iterator[str]:
         yield "No other was tried."
     elif pd.isna(best["low"]):
         yield "Which others do as well cannot be tested: there is one score of each."
+    elif table["candidate"].all():
+        yield "No way scores significantly worse: the data do not decide."
     elif fastest.name == best.name:
         faster = table["seconds_per_image"] < best["seconds_per_image"]
         yield (

@@ -99,6 +99,9 @@ def on_use(table: DataFrame) -> str:
     """Name the fastest way that does as well as the best, for each data set."""
     told = []
     for dataset, rows in table.groupby("dataset", sort=False):
+        if rows["candidate"].all() and len(rows) > 1:
+            told.append(f"{dataset}: the data do not decide")
+            continue
         _, fastest = best_and_fastest(rows)
         told.append(
             f"{dataset}: {way_name(fastest)}, {fastest['value']:.1f} in "
