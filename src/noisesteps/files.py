@@ -133,7 +133,10 @@ def read_json(path: str | Path) -> Any:
     ValueError
         If the file is no JSON, or a record whose values have changed.
     """
-    value = json.loads(Path(path).read_text(encoding="utf-8"))
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
     if isinstance(value, dict) and value.pop(DIGEST, None) not in (None, digest(value)):
         raise ValueError("its SHA-256 does not match")
     return value

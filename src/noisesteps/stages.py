@@ -276,7 +276,7 @@ def _read(path: Path, stage: str) -> dict:
         raise StageError(
             f"{path} is missing; run `noisesteps {stage}` first."
         ) from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise StageError(
             f"{path} is damaged; remove it and run `noisesteps {stage}` again."
         ) from error
