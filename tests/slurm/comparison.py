@@ -10,9 +10,10 @@ from typing import Any
 
 from noisesteps.files import DIGEST
 
-# Logs and benchmarks tell of one run. Two figures and the report show times.
+# Logs and benchmarks tell of one run. Some figures and the report show times.
 TELLING = re.compile(
     r"(logs|benchmarks|checkpoints)/|report\.html|figures/(generation|training)_time"
+    r"|figures/quality_vs_cost"
     r"|.*\.lock$"
 )
 # Names of values that tell how long it took. A record's own digest covers them, and so
