@@ -264,6 +264,7 @@ def write_classifiers(chosen: Study, paths: StudyPaths) -> None:
                     "set": name,
                     "seed": seed,
                     "accuracy": ACCURACY[name] + RISE[name] * seed,
+                    "accuracy_precise_bn": ACCURACY[name] + RISE[name] * seed,
                     "train_images": 32 if name in ("origin", "synthesis") else 64,
                     "test_images": 10,
                     "classes": list(chosen.classification.datasets),

@@ -9,7 +9,7 @@ from torchvision import models
 import finished_study
 from noisesteps import stages
 from noisesteps.classification import LabelledSet, build_network, train_classifier
-from noisesteps.classification.classifier import _input
+from noisesteps.classification.classifier import _input, _settle_normalisation
 from noisesteps.config import Classification
 from noisesteps.errors import DivergedError, StageError
 from noisesteps.paths import StudyPaths
@@ -44,12 +44,34 @@ def test_a_classifier_learns_what_can_be_seen():
     assert loss < 0.3
     assert result == {
         "accuracy": 1.0,
+        "accuracy_precise_bn": 1.0,
         "per_class_accuracy": {"light": 1.0, "dark": 1.0},
         "train_images": 32,
         "test_images": 12,
         "classes": ["light", "dark"],
         "epochs": 10,
     }
+
+
+def test_statistics_taken_anew_are_those_of_the_training_images():
+    network = build_network("resnet18", 2)
+    before = {name: weight.clone() for name, weight in network.named_parameters()}
+    images = two_kinds(6).images
+    _settle_normalisation(network, images, len(images), CPU)
+    with torch.no_grad():
+        seen = network.conv1(_input(images, CPU))
+    mean, variance = seen.mean((0, 2, 3)), seen.var((0, 2, 3))
+    torch.testing.assert_close(network.bn1.running_mean, mean)
+    torch.testing.assert_close(network.bn1.running_var, variance)
+    for name, weight in network.named_parameters():
+        assert torch.equal(weight, before[name])
+
+
+def test_vgg16_has_no_statistics_to_take_anew():
+    settings = chosen(epochs=1, batch_size=8)
+    train, test = two_kinds(4), two_kinds(4, seed=1)
+    result = classify(train, test, settings, architecture="vgg16")
+    assert result["accuracy_precise_bn"] == result["accuracy"]
 
 
 def test_accuracy_is_counted_class_by_class(monkeypatch):
@@ -87,7 +109,8 @@ def test_repetitions_are_paired(tmp_path, monkeypatch):
     paths = StudyPaths(study.study)
     for name, count in {"origin": 2, "mix": 4, "origin_repeated": 4, "test": 1}.items():
         two_kinds(count).save(paths.set(name))
-        stages.write_record(paths.set(name) / "set.json", {}, *stages.SET_FILES)
+        record = {"provenance": {}}
+        stages.write_record(paths.set(name) / "set.json", record, *stages.SET_FILES)
 
     def fit(network, train, settings, key, device):
         weights = parameters_to_vector(network.parameters()).detach().clone()

@@ -14,6 +14,8 @@ MISSING = "–"
 # Headings that the column's name, with spaces, would not explain.
 HEADINGS = {
     "accuracy_mean": "mean accuracy",
+    "accuracy_precise_bn": "accuracy, normalisation settled",
+    "accuracy_precise_bn_mean": "mean accuracy, normalisation settled",
     "accuracy_std": "standard deviation of the accuracy",
     "dataset": "data set",
     "dissertation_accuracy": "dissertation's accuracy",

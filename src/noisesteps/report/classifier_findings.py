@@ -8,6 +8,8 @@ from pandas import DataFrame, Series
 
 from noisesteps.figures.effects import listed, outcome, points
 
+UNSETTLED = 0.05  # of all test images
+
 
 def about_classifiers(table: DataFrame) -> list[str]:
     """Say how accurate each set made the classifiers; `table` is `classification`."""
@@ -17,7 +19,27 @@ def about_classifiers(table: DataFrame) -> list[str]:
         runs = rows["runs"].iloc[0]
         of = f"mean of {runs} repetitions, 95% interval" if runs > 1 else "1 repetition"
         sentences.append(f"{architecture}: {', '.join(shown)} ({of}).")
+        sentences += _unsettled(architecture, rows)
     return sentences
+
+
+def _unsettled(architecture: str, rows: DataFrame) -> list[str]:
+    """Say where accuracy hangs on statistics that training was too short to settle."""
+    gaps = (rows["accuracy_precise_bn_mean"] - rows["accuracy_mean"]).abs()
+    moved = rows[gaps > UNSETTLED]
+    if moved.empty:
+        return []
+    shown = [
+        f"{row['set']} {100 * row['accuracy_precise_bn_mean']:.1f}% instead of "
+        f"{100 * row['accuracy_mean']:.1f}%"
+        for _, row in moved.iterrows()
+    ]
+    return [
+        f"{architecture}: with the statistics of batch normalisation taken anew over "
+        f"the training set, and no weight changed, {listed(shown)}. So much of the "
+        "differences is training too short for the running averages to settle, "
+        "whatever the images are."
+    ]
 
 
 def _accuracy(row: Series) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from operator import itemgetter
-from statistics import stdev
+from statistics import fmean, stdev
 from typing import Any
 
 from noisesteps.config import Study
@@ -32,6 +32,9 @@ def accuracy_rows(runs: list[Row], study: Study) -> list[Row]:
             "steps": study.classification.steps,
             "runs": len(rows),
             **_mean(_accuracies(rows)),
+            "accuracy_precise_bn_mean": fmean(
+                row["accuracy_precise_bn"] for row in rows
+            ),
             "train_images": rows[0]["train_images"],
             "test_images": rows[0]["test_images"],
             "dissertation_accuracy": known.get((architecture, name)),
