@@ -302,10 +302,16 @@ def test_the_verdict_names_every_comparison_of_mix(outcomes, words):
     assert effects.verdict(pd.DataFrame([*rows, others])) == words
 
 
-def test_numbers_near_zero_have_no_sign():
-    assert [effects.signed(value) for value in (0.04, -0.04, -1.26, 2)] == [
-        *("0.0", "0.0", "−1.3", "+2.0")
+def test_what_is_not_zero_shows_its_sign():
+    values = (0.2273, -1.26, 2, -0.0303, 0.04, -0.0004, 0, -0.0, 5.6e-15)
+    assert [effects.signed(value) for value in values] == [
+        *("+0.2", "−1.3", "+2.0", "−0.03", "+0.04", "−0.0004", "0.0", "0.0", "0.0")
     ]
+
+
+def test_an_interval_that_holds_zero_does_not_seem_to_end_there():
+    ends = {"difference_low": -0.000303, "difference_high": 0.004849}
+    assert effects.points({"difference": 0.00227, **ends}) == "+0.2 [−0.03, +0.5]"
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,11 @@ def test_schedules_are_told_apart_only_by_their_corrected_p_value(tables):
     assert "which may be chance (p = 0.2)" in first
     first, _ = score_findings.about_schedules(table.assign(p_holm=float("nan")))
     assert "which single scores cannot test" in first
+    first, _ = score_findings.about_schedules(table.assign(identical=True))
+    assert first == (
+        "At T = 100, linear_scaled is the same schedule as linear: only the seeds "
+        "separate its 220.0 from linear's 110.0."
+    )
 
 
 def test_fewer_steps_name_both_models(tables):
@@ -101,6 +106,12 @@ def test_the_answers_in_short_cover_all_data_sets(tables):
     )
     alike = short_findings.on_schedules(table["schedules"].assign(p_holm=0.5))
     assert alike == "linear_scaled shows no difference at T = 100 and 900."
+    schedules = table["schedules"]
+    schedules.loc[schedules["steps"] == 900, ["p_holm", "identical"]] = (None, True)
+    assert short_findings.on_schedules(schedules) == (
+        "linear_scaled scores worse than linear at T = 100 (3 of 3 data sets) and is "
+        "the same schedule at T = 900."
+    )
     fewer = short_findings.on_fewer_steps(tables("fewer_steps", None))
     assert "linear, ancestral: better in 3 of 3 comparisons; linear, DDIM:" in fewer
     use = short_findings.on_use(tables("quality_vs_cost", None))

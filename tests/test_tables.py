@@ -405,6 +405,27 @@ def test_schedules_are_compared_at_equal_steps(paths):
     assert found["p_value"] == pytest.approx(test.pvalue)
     assert found["p_holm"] >= found["p_value"]
     assert found["linear_terminal_signal"] == 0.5
+    assert not frame["identical"].any()
+
+
+def test_a_schedule_is_not_tested_against_itself(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    diffusion = {"schedules": ["linear", "linear_scaled", "cosine"]}
+    diffusion["steps"] = [100, 1000]
+    study = finished_study.study(diffusion=diffusion, classification=None)
+    paths = finished_study.write_study(study)
+    frame = tables.tabulate("schedules", study, paths)
+    tables.write_csv(paths.table("schedules"), frame)
+    frame = tables.read_table("schedules", paths).query("dataset == 'toy_flowers'")
+    same = row(frame, schedule="linear_scaled", steps=1000)
+    assert same["identical"]
+    assert (same["linear_value"], same["value"]) == (101, 202)
+    assert same[["difference", "difference_low", "p_value", "p_holm"]].isna().all()
+    tested = frame[~frame["identical"]]
+    assert len(frame) == 4
+    assert len(tested) == 3
+    smallest = tested["p_value"].idxmin()
+    assert tested["p_holm"][smallest] == pytest.approx(3 * tested["p_value"][smallest])
 
 
 def test_fewer_steps_stand_beside_models_trained_with_as_many(paths):

@@ -98,6 +98,9 @@ def points(row: Series | dict) -> str:
 
 
 def signed(value: float) -> str:
-    """Write a number with one decimal and its sign; what rounds to zero has none."""
-    text = f"{value:+.1f}"
-    return text[1:] if float(text) == 0 else text.replace("-", "−")
+    """Write a number with its sign and as many decimals as show that it is not zero.
+
+    That is one for most. What is zero to five decimals is rounding, and has no sign.
+    """
+    decimals = next((count for count in range(1, 6) if round(value, count)), None)
+    return f"{value:+.{decimals}f}".replace("-", "−") if decimals else "0.0"

@@ -24,6 +24,7 @@ HEADINGS = {
     "dissertation_seconds_an_update": "dissertation's time an update",
     "fid_infinity": "extrapolated to infinitely many images",
     "final_loss": "last loss",
+    "identical": "same schedule as linear",
     "interval_over": "interval covers",
     "kid": "kernel distance",
     "linear_value": "score of linear",
@@ -57,11 +58,11 @@ HEADINGS = {
 }
 # Columns that state conditions: said once where every row says the same.
 CONDITIONS = {
-    "batch_size", "dataset", "device", "epochs", "extractor", "held_out", "images",
-    "interval_over", "method", "metric", "models", "optimizer_steps", "parameters",
-    "reference_images", "repeats", "repetitions", "runs", "sampling_seeds", "schedule",
-    "sets", "steps", "test", "test_images", "train_images", "training_seed",
-    "training_seeds",
+    "batch_size", "dataset", "device", "epochs", "extractor", "held_out", "identical",
+    "images", "interval_over", "method", "metric", "models", "optimizer_steps",
+    "parameters", "reference_images", "repeats", "repetitions", "runs",
+    "sampling_seeds", "schedule", "sets", "steps", "test", "test_images",
+    "train_images", "training_seed", "training_seeds",
 }  # fmt: skip
 # Columns of fractions that are shown in per cent.
 PERCENT = re.compile(r"accuracy|terminal_signal|share|precision|recall")

@@ -60,6 +60,12 @@ def about_schedules(table: DataFrame) -> Iterator[str]:
 
 
 def _against_linear(schedule: str, row: tuple) -> str:
+    if row.identical:
+        return (
+            f"At T = {row.steps:,}, {schedule} is the same schedule as linear: only "
+            f"the seeds separate its {row.value:.1f} from linear's "
+            f"{row.linear_value:.1f}."
+        )
     interval = with_interval(
         row.difference, row.difference_low, row.difference_high, signed=True
     )

@@ -43,7 +43,7 @@ def _smallest(rows: DataFrame) -> str:
 
 
 def on_schedules(table: DataFrame) -> str:
-    """Say at which T another schedule differs from linear, and how often."""
+    """Say at which T another schedule scores unlike linear, and how often."""
     return " ".join(
         f"{schedule} {listed(_at_each_t(rows))}."
         for schedule, rows in table.groupby("schedule", sort=False)
@@ -58,7 +58,9 @@ def _at_each_t(rows: DataFrame) -> list[str]:
             of = f"{steps:,} ({count} of {len(compared)} data sets)"
             found.setdefault(f"scores {word} than linear at T =", []).append(of)
         if not counts:
-            found.setdefault("shows no difference at T =", []).append(f"{steps:,}")
+            alike = compared["identical"].all()
+            words = "is the same schedule" if alike else "shows no difference"
+            found.setdefault(f"{words} at T =", []).append(f"{steps:,}")
     return [f"{words} {listed(places)}" for words, places in found.items()]
 
 

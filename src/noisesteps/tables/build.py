@@ -128,6 +128,7 @@ COLUMNS = {
         "dataset": TEXT,
         "steps": COUNT,
         "schedule": TEXT,
+        "identical": FLAG,
         "metric": TEXT,
         "linear_terminal_signal": NUMBER,
         "terminal_signal": NUMBER,

@@ -10,7 +10,10 @@ from collections.abc import Iterator
 from statistics import median
 from typing import Any
 
+import torch
+
 from noisesteps.config import Study
+from noisesteps.diffusion import schedule_betas
 from noisesteps.paths import Run, StudyPaths
 from noisesteps.tables.scores import (
     Records,
@@ -51,7 +54,11 @@ def plateau_rows(runs: list[Run], paths: StudyPaths) -> Iterator[dict[str, Any]]
 
 
 def schedule_rows(runs: list[Run], paths: StudyPaths) -> Iterator[dict[str, Any]]:
-    """Make the rows of schedules.csv: other schedules against linear at equal T."""
+    """Make the rows of schedules.csv: other schedules against linear at equal T.
+
+    Where the betas of both are equal, the row is `identical` and nothing is tested:
+    only the seeds separate such scores.
+    """
     for records in grouped(score_records(runs, paths), "dataset").values():
         cells = grouped(records, "schedule", "steps")
         rows = [
@@ -63,16 +70,21 @@ def schedule_rows(runs: list[Run], paths: StudyPaths) -> Iterator[dict[str, Any]
 
 
 def _against_linear(linear: Records, other: Records) -> dict[str, Any]:
+    schedule, steps = other[0]["schedule"], other[0]["steps"]
+    betas = schedule_betas(schedule, steps), schedule_betas("linear", steps)
+    identical = torch.equal(*betas)
+    tested = {} if identical else _difference(repeats(other), repeats(linear))
     return {
         "dataset": other[0]["dataset"],
-        "steps": other[0]["steps"],
-        "schedule": other[0]["schedule"],
+        "steps": steps,
+        "schedule": schedule,
+        "identical": identical,
         "metric": other[0]["metric"],
         "linear_terminal_signal": linear[0]["terminal_signal"],
         "terminal_signal": other[0]["terminal_signal"],
         **columns_of("linear_value", mean_interval(repeats(linear))),
         **columns_of("value", mean_interval(repeats(other))),
-        **_difference(repeats(other), repeats(linear)),
+        **tested,
     }
 
 
