@@ -221,9 +221,9 @@ ROWS = (
     (
         "a study with 2 threads instead of 1, from training to score",
         ("test_twice::test_what_the_number_of_threads_changes",),
-        "nothing, but the last bits: weights differ by up to {largest_weight_difference:.1e}, samples "
-        "by {largest_pixel_difference:.0f} of 255 levels, the score by "
-        "{score_difference:.1e} of itself",
+        "nothing, but the last bits: weights differ by up to "
+        "{largest_weight_difference:.1e}, samples by {largest_pixel_difference:.0f} of "
+        "255 levels, the score by {score_difference:.1e} of itself",
     ),
     (
         "a whole study built twice, {files} files compared",
