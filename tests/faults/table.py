@@ -123,7 +123,7 @@ ROWS = (
             "test_signals::test_a_signal_keeps_every_update",
             "test_signals::test_ctrl_c_in_snakemake_reaches_the_training",
         ),
-        "nothing; ended within {seconds_to_the_end} s",
+        "nothing; the tiny network's training ended within {seconds_to_the_end} s",
     ),
     (
         "a download that breaks, stalls or is killed, and then recovers",
@@ -221,9 +221,9 @@ ROWS = (
     (
         "a study with 2 threads instead of 1, from training to score",
         ("test_twice::test_what_the_number_of_threads_changes",),
-        "equal bits: weights differ by up to {largest_weight_difference:.1e}, samples "
-        "by {largest_pixel_difference:.0f} of 255 levels, the score by "
-        "{score_difference:.1e} of itself",
+        "nothing, but the last bits: weights differ by up to "
+        "{largest_weight_difference:.1e}, samples by {largest_pixel_difference:.0f} of "
+        "255 levels, the score by {score_difference:.1e} of itself",
     ),
     (
         "a whole study built twice, {files} files compared",
