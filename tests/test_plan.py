@@ -313,11 +313,12 @@ def test_a_time_limit_tells_what_goes_on_and_what_starts_anew(tmp_path, monkeypa
     # 200.5 s of updates in pieces of 120 s less the 3.02 s of the start.
     assert "in 2 jobs one after another" in warnings["train"]
     assert "--time-limit gives 2" in warnings["train"]
-    assert "starts anew each time" in warnings["sample"]
+    assert "goes on from its finished batches, in 3 jobs" in warnings["sample"]
     assert set(warnings) == {"train", "sample"}
     slow = dataclasses.replace(MEASURED, start=dict.fromkeys(STARTS, 70.0))
     warnings = {w.split()[1]: w for w in planned(study, slow, minutes=1).warnings}
     assert "less than its start takes" in warnings["train"]
+    assert "starts anew each time" in warnings["score"]
 
 
 def test_without_a_limit_it_is_what_the_slurm_profile_asks_for(tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ import click
 from noisesteps import stages
 from noisesteps.config import Study, load_study
 from noisesteps.errors import ConfigError, NoisestepsError, printable
-from noisesteps.paths import Run
+from noisesteps.paths import Run, StudyPaths
 
 if TYPE_CHECKING:
     import torch
@@ -360,6 +360,18 @@ def status(study: Study, as_json: bool) -> None:
 
     found = study_status(study)
     _print(as_values(found) if as_json else partial(describe, found))
+
+
+@main.command()
+@config_option
+def compare(study: Study) -> None:
+    """Print what is finished beside the dissertation's numbers, as Markdown.
+
+    Reads the records of the models that have a score; the study may lack others.
+    """
+    from noisesteps.report import beside_the_dissertation
+
+    click.echo(beside_the_dissertation(study, StudyPaths(study.study)))
 
 
 @main.command()

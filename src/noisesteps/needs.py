@@ -2,8 +2,8 @@
 
 Nothing is measured and no torch is imported: Snakemake calls this while it plans. A
 request that is too large waits longer in the queue; one that is too small ends a job,
-which is then tried again: training from its checkpoint, other stages from their start
-with more time.
+which is then tried again: training from its checkpoint, sampling from its finished
+batches, other stages from their start with more time.
 """
 
 from __future__ import annotations

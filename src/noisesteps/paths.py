@@ -70,6 +70,10 @@ class StudyPaths:
         """Name the rolling checkpoint, which no rule declares: see models.smk."""
         return self.root / "checkpoints" / run.path / "checkpoint.safetensors"
 
+    def partial_samples(self, run: Run) -> Path:
+        """Name the file of a stopped sampling's finished batches, undeclared too."""
+        return self.root / "checkpoints" / run.path / "samples.safetensors"
+
     def samples(self, run: Run) -> Path:
         """Hold `images.npy` and `sample.json`."""
         return self.root / "samples" / run.path

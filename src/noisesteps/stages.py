@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from noisesteps.config import Study
 from noisesteps.errors import ConfigError, StageError
-from noisesteps.files import atomic, read_json, write_array
+from noisesteps.files import atomic, checksum, read_json, write_array
 from noisesteps.locks import alone, exclusive
 from noisesteps.paths import Run, StudyPaths
 from noisesteps.provenance import Provenance, code_digest
@@ -83,7 +83,9 @@ def train(study: Study, run: Run, device: torch.device) -> None:
     from noisesteps.diffusion import Diffusion
     from noisesteps.models import save_model
     from noisesteps.training import train as train_network
+    from noisesteps.training.progress import forget_peak_memory
 
+    forget_peak_memory(device)
     paths = StudyPaths(study.study)
     provenance = Provenance("train", study.settings("train", run))
     images, dataset = _training_images(study, run.dataset)
@@ -99,7 +101,12 @@ def train(study: Study, run: Run, device: torch.device) -> None:
         key=_key(study, "train", run),
         device=device,
         checkpoint=paths.checkpoint(run),
-        origin=_origin(paths.model(run), provenance.settings, dataset["sha256"]),
+        origin=_origin(
+            provenance.settings,
+            "training",
+            model=paths.model(run).as_posix(),
+            images=dataset["sha256"],
+        ),
         tracker=_tracker(study, run),
     )
     folder = paths.model(run)
@@ -182,15 +189,10 @@ def _coordinates(run: Run) -> dict[str, Any]:
     }
 
 
-def _origin(model: Path, settings: dict, data_sha256: str) -> dict[str, Any]:
+def _origin(settings: dict, room: str, **inputs: str) -> dict[str, Any]:
     """Gather what a checkpoint must share with the run that resumes from it."""
-    code = code_digest("diffusion", "models", "training")
-    return {
-        "model": model.as_posix(),
-        "settings": settings,
-        "images": data_sha256,
-        "code": code,
-    }
+    code = code_digest("diffusion", "models", room)
+    return {**inputs, "settings": settings, "code": code}
 
 
 def _write_rows(path: Path, rows: list[dict]) -> None:
@@ -204,13 +206,14 @@ def _write_rows(path: Path, rows: list[dict]) -> None:
 
 @alone(lambda paths, run, device: paths.samples(run))
 def sample(study: Study, run: Run, device: torch.device) -> None:
-    """Generate images with one trained model, and time it."""
+    """Generate images with one trained model, and time it; goes on where it stopped."""
     from noisesteps import devices
     from noisesteps.diffusion import Diffusion
     from noisesteps.models import load_model
-    from noisesteps.sampling import generate
-    from noisesteps.training.progress import peak_memory
+    from noisesteps.sampling import Partial, generate
+    from noisesteps.training.progress import forget_peak_memory
 
+    forget_peak_memory(device)
     paths = StudyPaths(study.study)
     provenance = Provenance("sample", study.settings("sample", run))
     settings = study.settings("train", run.model)
@@ -220,6 +223,13 @@ def sample(study: Study, run: Run, device: torch.device) -> None:
     weights = verify(trained, "model.safetensors", model, "train")
     load_model(weights, network)
     images, sampling = study.sample_images(run), study.sampling_of(run)
+    origin = _origin(
+        provenance.settings,
+        "sampling",
+        samples=paths.samples(run).as_posix(),
+        weights=checksum(weights),
+    )
+    partial = Partial(paths.partial_samples(run), origin)
     samples = generate(
         network,
         Diffusion(run.steps, run.schedule),
@@ -227,6 +237,7 @@ def sample(study: Study, run: Run, device: torch.device) -> None:
         images=images,
         key=_key(study, "sample", run),
         device=device,
+        partial=partial,
     )
     folder = paths.samples(run)
     write_array(folder / "images.npy", samples.images)
@@ -239,13 +250,14 @@ def sample(study: Study, run: Run, device: torch.device) -> None:
         "batch_size": samples.batch_size,
         "precision": sampling.precision,
         "batch_seconds": samples.batch_seconds,
-        "peak_memory_bytes": peak_memory(device),
+        "peak_memory_bytes": samples.peak_memory_bytes,
         "seconds": seconds,
         "seconds_per_image": seconds / images,
         "device": devices.describe(device),
         "provenance": provenance.record(devices.describe(device)),
     }
     write_record(folder / "sample.json", record, "images.npy")
+    partial.remove()
 
 
 def _require(path: Path, stage: str, settings: dict) -> dict:

@@ -226,6 +226,11 @@ ROWS = (
         "255 levels, the score by {score_difference:.1e} of itself",
     ),
     (
+        "SIGTERM or Ctrl-C while sampling",
+        ("test_signals::test_a_signal_keeps_the_finished_batches",),
+        "the batch under way; ended within {seconds_to_the_end} s",
+    ),
+    (
         "a whole study built twice, {files} files compared",
         ("test_twice::test_the_same_study_twice_has_the_same_bits",),
         "nothing: all bits are the same, but for measured times",

@@ -1,12 +1,13 @@
-"""SIGTERM and Ctrl-C: training writes a checkpoint and ends within ten seconds."""
+"""SIGTERM and Ctrl-C: training and sampling save and end within ten seconds."""
 
 import os
+import re
 import signal
 import time
 
 import harness
 import pytest
-from harness import CHECKPOINT, MODEL, PREPROCESS, TRAIN
+from harness import CHECKPOINT, MODEL, PREPROCESS, SAMPLE, SAMPLES, TRAIN
 
 FULL = pytest.mark.faults_full
 UPDATES = 120
@@ -59,6 +60,38 @@ def test_a_signal_keeps_every_update(
     harness.run(folder, *TRAIN.command).check()
     assert harness.resumptions(folder) == [0, reached]  # nothing is lost
     assert harness.same_files(whole, folder, TRAIN.outputs)
+
+
+def batches_done(process):
+    found = re.findall(r"sampled (\d+) of", process.output())
+    return int(found[-1]) if found else 0
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", pytest.param("SIGINT", marks=FULL)])
+def test_a_signal_keeps_the_finished_batches(whole, tmp_path, name, record_property):
+    many = {"images": 60, "batch_size": 1}
+    folder = harness.copy(whole, tmp_path / "study")
+    harness.write_config(folder, training=LONG, sampling=many)
+    undisturbed = harness.copy(folder, tmp_path / "undisturbed")
+    harness.run(undisturbed, *SAMPLE.command).check()
+
+    number = signal.Signals[name]
+    process = harness.start(folder, *SAMPLE.command)
+    harness.wait_until(lambda: batches_done(process) >= 5, process)
+    started = time.monotonic()
+    process.send_signal(number)
+    ended = harness.end(process)
+    seconds = time.monotonic() - started
+    assert seconds < 10
+    record_property("seconds_to_the_end", round(seconds, 2))
+    assert ended.code == 128 + number
+    assert f"stopped by {name} after " in ended.refused()
+    assert not (folder / SAMPLES / "images.npy").exists()
+
+    rest = harness.run(folder, *SAMPLE.command).check()
+    assert f"sampled {batches_done(process) + 1} of 60" in rest.output
+    assert harness.same_files(undisturbed, folder, SAMPLE.outputs)
+    assert not (folder / CHECKPOINT.with_name("samples.safetensors")).exists()
 
 
 @FULL

@@ -1,6 +1,7 @@
 # The rolling checkpoint lies in results/{study}/checkpoints and is declared nowhere:
 # Snakemake deletes declared outputs before it starts a job again, and with them the
-# progress. `noisesteps train` compares the checkpoint's fingerprint by itself.
+# progress. `noisesteps train` compares the checkpoint's fingerprint by itself, and so does
+# `noisesteps sample`, which keeps its finished batches there.
 rule train:
     input:
         images="results/{study}/data/{dataset}/images.npy",
@@ -50,5 +51,5 @@ rule sample:
         settings=settings("sample"),
         coordinates=coordinates,
     shell:
-        'python -m noisesteps sample --config "$NOISESTEPS_CONFIG" {params.coordinates} '
+        'exec python -m noisesteps sample --config "$NOISESTEPS_CONFIG" {params.coordinates} '
         "--threads {threads} > {log:q} 2>&1"

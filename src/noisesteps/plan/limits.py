@@ -16,6 +16,8 @@ from noisesteps.plan.machine import Slots
 # Allocated is not all: the context, and the gaps between allocations.
 USABLE = 0.92
 GB = 1e9
+# What a job that met its limit leaves to the next one.
+GO_ON = {"train": "its checkpoint", "sample": "its finished batches"}
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ def _time_warning(stage: str, job: Job, limit: int, jobs: int, asked: bool) -> s
     which = f"up to {job.seconds / 60:.0f} minutes ({job.name})"
     whose = "the SLURM profile asks for" if asked else "--time-limit gives"
     begun = job.seconds - job.work_seconds
-    if stage != "train":
+    if stage not in GO_ON:
         return (
             f"{many} {which}, but {whose} {limit}: {stage} starts anew each time and "
             f"would never end; set-resources: {{{stage}: {{runtime: MINUTES}}}} asks "
@@ -161,7 +163,7 @@ def _time_warning(stage: str, job: Job, limit: int, jobs: int, asked: bool) -> s
         return f"{many} {which}, but {whose} {limit}, less than its start takes."
     tries = math.ceil(job.work_seconds / left)
     return (
-        f"{many} {which}, but {whose} {limit}: training goes on from its checkpoint, "
+        f"{many} {which}, but {whose} {limit}: {stage} goes on from {GO_ON[stage]}, "
         f"in {tries} jobs one after another; the profile's `retries` has to be "
         f"{tries - 1} or more."
     )

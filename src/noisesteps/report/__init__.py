@@ -1,4 +1,7 @@
-"""The report: one HTML file that tells a study, and opens offline."""
+"""The report: one HTML file that tells a study, and opens offline.
+
+And as Markdown, what is finished of a study beside the dissertation's numbers.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from pathlib import Path
 from noisesteps.config import Study
 from noisesteps.paths import StudyPaths
 
-__all__ = ["build_report", "write_report"]
+__all__ = ["beside_the_dissertation", "build_report", "write_report"]
 
 
 def build_report(study: Study, paths: StudyPaths, config_file: str) -> str:
@@ -26,6 +29,19 @@ def build_report(study: Study, paths: StudyPaths, config_file: str) -> str:
     from noisesteps.report.page import render
 
     return render(study, paths, config_file)
+
+
+def beside_the_dissertation(study: Study, paths: StudyPaths) -> str:
+    """Return what is finished of a study, beside the dissertation, as Markdown.
+
+    Raises
+    ------
+    StageError
+        If no model has been scored, or a record is missing or damaged.
+    """
+    from noisesteps.report.markdown import compared
+
+    return compared(study, paths)
 
 
 def write_report(study: Study, paths: StudyPaths, config_file: str) -> Path:

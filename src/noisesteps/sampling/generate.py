@@ -6,14 +6,13 @@ Ho et al. 2020, algorithm 2; Song et al. 2021 (DDIM), equation (12).
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import replace
 
-import numpy as np
 import torch
-from tqdm import tqdm
 
 from noisesteps.config import Sampling
 from noisesteps.devices import (
@@ -26,31 +25,14 @@ from noisesteps.diffusion import Diffusion
 from noisesteps.errors import StageError
 from noisesteps.models import UNet
 from noisesteps.sampling.noise import ImageNoise
+from noisesteps.sampling.samples import Partial, Samples
 from noisesteps.seeds import Key
+from noisesteps.signals import Interrupted, StopRequest
+from noisesteps.training.progress import peak_memory
 
 logger = logging.getLogger("noisesteps.sampling")
 
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Samples:
-    """Generated images and what they cost.
-
-    Attributes
-    ----------
-    images
-        uint8 (N,3,H,W), RGB.
-    batch_seconds
-        Wall time of each batch, the device's work included. What ran out of memory is
-        not counted.
-    batch_size
-        Images in a batch: `sampling.batch_size`, or the last half of it that fitted.
-    """
-
-    images: np.ndarray
-    batch_seconds: list[float]
-    batch_size: int
 
 
 def generate(
@@ -63,6 +45,7 @@ def generate(
     device: torch.device,
     first: int = 0,
     progress: Progress | None = None,
+    partial: Partial | None = None,
 ) -> Samples:
     """Generate images number `first` to `first + images - 1` of a model.
 
@@ -93,6 +76,9 @@ def generate(
     progress
         Called with (images done, images in all) after each batch. None: a bar on a
         terminal, log lines elsewhere.
+    partial
+        Where finished batches are kept, and gone on from: after SIGTERM or SIGINT all
+        of them. None: nothing is kept, and signals do what they did before.
 
     Returns
     -------
@@ -103,9 +89,11 @@ def generate(
     ------
     ConfigError
         If `sampling.sampling_steps` exceeds T.
+    Interrupted
+        After SIGTERM or SIGINT, with `partial`; the batch under way is lost.
     StageError
-        If the network's predictions are not finite, or the device's memory too small
-        for one image.
+        If the network's predictions are not finite, the device's memory too small for
+        one image, or `partial` cannot be written.
     """
     process = diffusion.respaced(sampling.sampling_steps or diffusion.steps)
     layout = memory_format(device, DTYPES[sampling.precision])
@@ -113,31 +101,48 @@ def generate(
     if sampling.compile:
         compile_for_device(network, "sampling.compile")
     shape = (3, network.image_size, network.image_size)
-    done = np.empty((images, *shape), dtype=np.uint8)
-    batch_seconds = []
+    found = partial.load() if partial else None
+    found = found or Samples.none(shape, sampling.batch_size)
     with (
         torch.inference_mode(),
         _reporter(images, progress) as report,
         _autocast(device, sampling.precision),
+        StopRequest() if partial else nullcontext() as stop,
     ):
         embeddings = _embed(network, process, device)
-        start, size = 0, sampling.batch_size
-        while start < images:
-            stop = min(start + size, images)
+        while (start := len(found.images)) < images:
+            count = min(found.batch_size, images - start)
             began = time.perf_counter()
-            rows = range(first + start, first + stop)
+            rows = range(first + start, first + start + count)
             noise = ImageNoise(key, rows, shape, device, layout)
             try:
-                batch = _denoise(network, process, sampling.method, embeddings, noise)
-                done[start:stop] = to_uint8(batch).cpu().numpy()
+                x = _denoise(network, process, sampling.method, embeddings, noise, stop)
+                if x is None:
+                    raise _interrupted(found, images, partial, stop)
+                batch = to_uint8(x).cpu().numpy()
             except torch.OutOfMemoryError:
-                size = _halved(stop - start, device)
+                found = replace(found, batch_size=_halved(count, device))
                 continue
             synchronize(device)
-            batch_seconds.append(time.perf_counter() - began)
-            report(stop, images)
-            start = stop
-    return Samples(done, batch_seconds, size)
+            seconds = time.perf_counter() - began
+            found = found.more(batch, seconds, peak_memory(device))
+            report(start + count, images)
+            if partial and partial.is_due:
+                partial.save(found)
+    return found
+
+
+def _interrupted(
+    found: Samples, images: int, partial: Partial, stop: StopRequest
+) -> Interrupted:
+    """Keep the batches that are finished, and say how to go on."""
+    if len(found.images):
+        partial.save(found)
+    return Interrupted(
+        f"Sampling was stopped by {stop.name} after {len(found.images)} of {images} "
+        "images; run the same command again and it goes on from there.",
+        stop.number,
+    )
 
 
 def _halved(size: int, device: torch.device) -> int:
@@ -167,10 +172,16 @@ def _denoise(
     method: str,
     embeddings: torch.Tensor,
     noise: ImageNoise,
-) -> torch.Tensor:
-    """Run the reverse process from x_T to x_0 in [-1, 1] for one batch."""
+    stop: StopRequest | None,
+) -> torch.Tensor | None:
+    """Run the reverse process from x_T to x_0 in [-1, 1] for one batch.
+
+    None if it was asked to stop on the way.
+    """
     x = noise.draw()
     for t in reversed(range(process.steps)):
+        if stop:
+            return None
         predicted = network(x, embedding=embeddings[t : t + 1])
         if method == "ddim":
             x = process.ddim_step(predicted, t, x)
@@ -201,13 +212,10 @@ def _reporter(images: int, progress: Progress | None) -> Iterator[Progress]:
     if progress is not None:
         yield progress
         return
-    with tqdm(
-        total=images, desc="sampling", unit="image", disable=None, leave=False
-    ) as bar:
+    if not sys.stderr.isatty():
+        yield lambda done, total: logger.info("sampled %d of %d images", done, total)
+        return
+    from tqdm import tqdm
 
-        def report(done: int, total: int) -> None:
-            bar.update(done - bar.n)
-            if bar.disable:
-                logger.info("sampled %d of %d images", done, total)
-
-        yield report
+    with tqdm(total=images, desc="sampling", unit="image", leave=False) as bar:
+        yield lambda done, total: bar.update(done - bar.n)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from noisesteps.config import Study
-from noisesteps.paths import StudyPaths
+from noisesteps.paths import Run, StudyPaths
 from noisesteps.tables.inputs import table_names, table_records, table_runs
 
 if TYPE_CHECKING:
@@ -30,13 +30,18 @@ __all__ = [
 ]
 
 
-def tabulate(table: str, study: Study, paths: StudyPaths) -> DataFrame:
+def tabulate(
+    table: str, study: Study, paths: StudyPaths, runs: list[Run] | None = None
+) -> DataFrame:
     """Gather one table from the records of a study.
 
     Parameters
     ----------
     table
         One of `table_names(study)`.
+    runs
+        Whose rows it has, where it has rows of runs; None: of all that
+        `table_runs` lists.
 
     Raises
     ------
@@ -47,7 +52,7 @@ def tabulate(table: str, study: Study, paths: StudyPaths) -> DataFrame:
     """
     from noisesteps.tables.build import build
 
-    return build(table, study, paths)
+    return build(table, study, paths, runs)
 
 
 def write_csv(path: Path, frame: DataFrame) -> None:

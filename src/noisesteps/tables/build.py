@@ -210,9 +210,11 @@ def columns(table: str) -> dict[str, str]:
     return COLUMNS["fid" if table.startswith("fid_") else table]
 
 
-def build(table: str, study: Study, paths: StudyPaths) -> DataFrame:
+def build(
+    table: str, study: Study, paths: StudyPaths, runs: list[Run] | None = None
+) -> DataFrame:
     """Gather one table; see `noisesteps.tables.tabulate`."""
-    runs = inputs.table_runs(table, study)
+    runs = inputs.table_runs(table, study) if runs is None else runs
     match table:
         case "models":
             rows = _models(runs, paths)

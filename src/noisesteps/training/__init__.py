@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from noisesteps.training.signals import Interrupted
+from noisesteps.signals import Interrupted
 from noisesteps.training.tracking import Observer, Tracker
 
 if TYPE_CHECKING:

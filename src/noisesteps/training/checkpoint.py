@@ -55,7 +55,9 @@ def save(
             raise OSError(str(error)) from error
 
 
-def find(path: Path, origin: Mapping[str, Any]) -> Checkpoint | None:
+def find(
+    path: Path, origin: Mapping[str, Any], work: str = "training"
+) -> Checkpoint | None:
     """Return the checkpoint at `path` if this run can go on from it.
 
     A checkpoint that is damaged, or of another origin, is left alone until the next
@@ -68,6 +70,8 @@ def find(path: Path, origin: Mapping[str, Any]) -> Checkpoint | None:
         The rolling checkpoint.
     origin
         What the checkpoint's record has to say under `origin`.
+    work
+        What starts anew otherwise, for the warning.
     """
     sweep(path)
     if not path.exists():
@@ -76,15 +80,15 @@ def find(path: Path, origin: Mapping[str, Any]) -> Checkpoint | None:
         checkpoint = _read(path)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         logger.warning(
-            "The checkpoint %s is damaged (%s); training starts anew.", path, error
+            "The checkpoint %s is damaged (%s); %s starts anew.", path, error, work
         )
         return None
     if differences := _differences(origin, checkpoint.record.get("origin", {})):
         logger.warning(
-            "The checkpoint %s is of another run, which differs in %s; training starts "
-            "anew.",
+            "The checkpoint %s is of another run, which differs in %s; %s starts anew.",
             path,
             ", ".join(differences),
+            work,
         )
         return None
     return checkpoint

@@ -111,8 +111,17 @@ class Meter:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Return the most bytes used: allocated on CUDA, or resident on the CPU."""
+    """Return the most bytes used: allocated on CUDA, or resident on the CPU.
+
+    On CUDA since `forget_peak_memory`, on the CPU since the process began.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def forget_peak_memory(device: torch.device) -> None:
+    """Let `peak_memory` start anew, where a process runs one stage after another."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)

@@ -18,6 +18,7 @@ from noisesteps.diffusion import Diffusion
 from noisesteps.errors import DivergedError, StageError
 from noisesteps.files import digest
 from noisesteps.seeds import Key
+from noisesteps.signals import Interrupted, StopRequest
 from noisesteps.training import checkpoint as checkpoints
 from noisesteps.training.batches import Batches, Plan
 from noisesteps.training.learner import Learner
@@ -29,7 +30,6 @@ from noisesteps.training.progress import (
     Progress,
     peak_memory,
 )
-from noisesteps.training.signals import Interrupted, StopRequest
 from noisesteps.training.tracking import Observer, Point, Start
 
 logger = logging.getLogger("noisesteps.training")

@@ -31,7 +31,8 @@ class StopRequest:
     """While entered, remembers the first SIGTERM or SIGINT instead of dying of it.
 
     A signal that was ignored before stays ignored (`nohup`, background jobs). Outside
-    of the main thread nothing changes, since Python delivers no signals there.
+    of the main thread nothing changes, since Python delivers no signals there. One
+    inside another tells the outer one of its signal.
 
     Attributes
     ----------
@@ -53,6 +54,9 @@ class StopRequest:
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler or signal.SIG_DFL)
+        outer = getattr(self._before.get(self.number), "__self__", None)
+        if isinstance(outer, StopRequest):
+            outer.number = outer.number or self.number
 
     def __bool__(self) -> bool:
         return self.number is not None
