@@ -376,6 +376,50 @@ def compare(study: Study) -> None:
 
 @main.command()
 @config_option
+@click.option(
+    "--minutes",
+    type=click.FloatRange(0),
+    required=True,
+    help="When to stop; 0 only says what is next.",
+)
+@click.option("--stage", "stages_", multiple=True, help="Such as train; default: all.")
+@click.option("--dataset", "datasets", multiple=True, help="Of its models alone.")
+@click.option("--schedule", "schedules", multiple=True, help="Of its models alone.")
+@click.option("--steps", type=int, multiple=True, help="Of the models with this T.")
+@device_options
+def advance(
+    study: Study,
+    device: torch.device,
+    minutes: float,
+    stages_: tuple[str, ...],
+    datasets: tuple[str, ...],
+    schedules: tuple[str, ...],
+    steps: tuple[int, ...],
+) -> None:
+    """Do what is next of a study, for some minutes, without Snakemake.
+
+    From `reference` to `classify`, in this one process; run it again and it goes on.
+    The options that choose a part may be given more than once. Exit code 0: all of the
+    part is done; 75: the time was up first.
+    """
+    from noisesteps import advance as pieces
+
+    for option, values, allowed in (
+        ("stage", stages_, pieces.STAGES),
+        ("dataset", datasets, study.datasets),
+        ("schedule", schedules, study.diffusion.schedules),
+        ("steps", steps, study.diffusion.steps),
+    ):
+        for value in values:
+            _choice(option, value, allowed)
+    choice = pieces.Choice(stages_, datasets, schedules, steps)
+    piece = pieces.advance(study, choice, 60 * minutes, device, click.echo)
+    click.echo(piece)
+    sys.exit(piece.exit_code)
+
+
+@main.command()
+@config_option
 @click.option("--cores", type=click.IntRange(1), help="As Snakemake's; default: all.")
 @click.option(
     "--gpus",
