@@ -245,7 +245,7 @@ class Fork:
             self._pieces.append(piece)
         return b"".join(self._pieces).decode(errors="replace")
 
-    def wait(self, timeout: float = 3000) -> Ended:
+    def wait(self, timeout: float = 300) -> Ended:
         """Wait for the end."""
         while piece := os.read(self._reader.fileno(), 1 << 16):
             self._pieces.append(piece)
@@ -355,7 +355,7 @@ def snakemake_line(checkout: Path, config: str, *targets: str) -> list[str]:
     return [*line, "--", *targets]
 
 
-def end(process: Process, timeout: float = 3000) -> Ended:
+def end(process: Process, timeout: float = 300) -> Ended:
     """Wait for a process of `start` or `snakemake`."""
     return Ended(process.wait(timeout), process.output())
 
@@ -382,7 +382,7 @@ def resumptions(folder: Path) -> list[int]:
 
 
 def wait_until(
-    condition: Callable[[], bool], process: Process | Fork, seconds: float = 3000
+    condition: Callable[[], bool], process: Process | Fork, seconds: float = 120
 ) -> None:
     """Ask again and again until it holds, as long as the process may bring it about."""
     limit = time.monotonic() + seconds
