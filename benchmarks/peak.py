@@ -15,8 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import peers
 from benchmarks.rows import Row, make_row
-from benchmarks.settings import DTYPES, Settings
+from benchmarks.settings import Settings
 from benchmarks.timing import Work, alternate, best
+from noisesteps.devices import DTYPES
 from noisesteps.seeds import torch_generator
 
 SIDE = {"cpu": 2048, "cuda": 8192}  # of the square matrices

@@ -22,7 +22,6 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from benchmarks.settings import (
-    DTYPES,
     GRADIENT_CLIP,
     LEARNING_RATE,
     SEED,
@@ -30,6 +29,7 @@ from benchmarks.settings import (
     Settings,
 )
 from benchmarks.timing import Work
+from noisesteps.devices import DTYPES
 
 # Else it says at every cast to bf16 that no module is exempt from it.
 diffusers_logging.set_verbosity_error()

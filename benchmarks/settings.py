@@ -16,7 +16,6 @@ STEPS = 1000  # T
 IMAGES = 512  # of the data set that is trained on
 LEARNING_RATE = 1e-4
 GRADIENT_CLIP = 1.0  # what diffusers' example and its like clip to
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ EXPECTED = {
     "copies_toy_flowers": [
         *("by features, as a share of the distance", "0.40, near-copy"),
         *("linear, T = 100", "the closest real held-out images", "0.60"),
-        *("Near-copies among 96 generated images: 4.2%", "held-out images: 0.0%"),
+        *("Near-copies among 192 generated images: 4.2%", "held-out images: 0.0%"),
     ],
     "generation_time": ["time for 8 images, seconds", "CPU <model>", "dissertation"],
     "classification": [

@@ -330,7 +330,8 @@ def test_planted_copies_are_shown_closest_first(own_paths):
         np.testing.assert_array_equal(pair.image, samples[index])
         np.testing.assert_array_equal(pair.nearest, pair.image)
     framed = copies.draw_copies(STUDY, own_paths, "toy_flowers").artists
-    assert len(framed) == 2 + 4 + 4  # those planted, and the first of each run
+    # Those planted, and in each space the first of each run, or as many as are shown.
+    assert len(framed) == 8 + 8
     assert {to_hex(frame.get_edgecolor()) for frame in framed} == {"#d55e00"}
     words = figures.caption("copies_toy_flowers", STUDY, own_paths)
     assert "by pixels 0.00 (linear_scaled, T = 900), real images 0.60" in words.alt

@@ -119,11 +119,11 @@ def test_the_answers_in_short_cover_all_data_sets(tables):
     unsure = tables("quality_vs_cost", None).assign(candidate=True)
     assert "toy_flowers: the data do not decide." in short_findings.on_use(unsure)
     assert short_findings.on_copies(table["copies"]) == (
-        "No model is shown to. Near-copies among 288 generated images: 12 by the "
-        "extractor's features and 12 by pixels."
+        "No model is shown to. Near-copies among 576 generated images: 24 by the "
+        "extractor's features and 24 by pixels."
     )
     many = short_findings.on_copies(table["copies"].assign(p_holm=0.001))
-    assert "More near-copies than among real images: linear at T = 100 (oxford" in many
+    assert "More near-copies than among real images: linear, T = 100 (oxford" in many
 
 
 def test_the_floor_is_what_real_images_score(tables):
@@ -138,12 +138,12 @@ def test_the_floor_is_what_real_images_score(tables):
 def test_copies_are_called_so_where_real_images_have_fewer(tables):
     table = tables("copies")
     features, pixels = score_findings.about_copies(table)
-    assert features.startswith("By the extractor's features, 4 of 96 generated images")
+    assert features.startswith("By the extractor's features, 8 of 192 generated images")
     assert "Of real held-out images it is 0 of 24." in features
     assert "4.2 [0.1, 21.0] % of its images, no more than among real" in pixels
     none, *_ = score_findings.about_copies(table.assign(copies=0))
     assert none == (
-        "By the extractor's features, none of 96 generated images is a near-copy. Of "
+        "By the extractor's features, none of 192 generated images is a near-copy. Of "
         "real held-out images it is 0 of 24."
     )
     many = table.assign(p_holm=0.001)

@@ -490,7 +490,9 @@ def test_the_floor_and_the_copies_are_kept(paths):
     unknown = row(floors, dataset="smithsonian_butterflies")
     assert (unknown["sets"], pd.isna(unknown["value"])) == (0, True)
     copies = tables.tabulate("copies", STUDY, paths)
-    assert len(copies) == 2 * len(STUDY.runs)
+    respaced = [r for name in STUDY.datasets for r in STUDY.respaced_runs_of(name)]
+    assert len(copies) == 2 * (len(STUDY.runs) + len(respaced))
+    assert copies["sampler"].nunique() == len({run.sampler for run in respaced})
     assert set(copies["space"]) == {"feature", "pixel"}
     assert copies["share"].tolist() == pytest.approx([1 / 24] * len(copies))
     known = copies.query("dataset == 'toy_flowers'")

@@ -15,13 +15,14 @@ from noisesteps.data.array import Images
 from noisesteps.figures import grids, sources
 from noisesteps.figures.inputs import figure_inputs
 from noisesteps.figures.style import INK, QUIET, VERMILION, WIDTH
+from noisesteps.figures.words import run_name
 from noisesteps.paths import Run, StudyPaths
 from noisesteps.tables.scores import COPY_RATIO, NEIGHBOURS
 
 SPACES = {"feature": "by features", "pixel": "by pixels"}
 GENERATED, REAL, ACROSS = 8, 4, 4  # pairs of a space, of each kind; pairs in a row
 SIDE, GAP, BETWEEN = 0.8, 0.03, 0.13  # inches
-WORDS, HEADING, SUBHEADING = 0.37, 0.3, 0.24  # inches under a pair, above pairs
+WORDS, HEADING, SUBHEADING = 0.5, 0.3, 0.24  # inches under a pair, above pairs
 MARGIN = 0.1
 
 
@@ -69,7 +70,8 @@ def draw_copies(study: Study, paths: StudyPaths, dataset: str) -> Figure:
 def neighbours(space: str, study: Study, paths: StudyPaths, dataset: str) -> Neighbours:
     """Find the closest pairs of a data set in one space.
 
-    Generated images are those of every schedule and T, of the first training.
+    Generated images are those of every schedule, T and sampler, of the first
+    training.
 
     Raises
     ------
@@ -111,7 +113,7 @@ def _generated(
     for row in closest.head(GENERATED).to_dict("records"):
         run = runs[row["place"]]
         sample = sources.generated_images(run, paths)[int(row["image"])]
-        name = f"{run.schedule}, T = {run.steps:,}"
+        name = run_name(run.schedule, run.steps, run.sampler)
         pairs.append(_pair(sample, images.train, row, space, name))
     return pairs
 
@@ -171,7 +173,8 @@ def _draw_pair(
         f"{pair.relative:.2f}" + (", near-copy" if copied else ""),
         size=8, colour=VERMILION if copied else INK,
     )  # fmt: skip
-    _write(figure, left, top + SIDE + 0.17, pair.name, size=7.5, colour=QUIET)
+    name = pair.name.replace(", in ", ",\nin ")  # a pair is too narrow for one line
+    _write(figure, left, top + SIDE + 0.17, name, size=7.5, colour=QUIET)
 
 
 def _write(

@@ -8,6 +8,7 @@ from pandas import DataFrame
 
 from noisesteps.config import Study
 from noisesteps.figures import style
+from noisesteps.figures.words import method_name
 from noisesteps.paths import StudyPaths
 from noisesteps.tables import read_table
 from noisesteps.tables.comparisons import TRAINED
@@ -84,8 +85,3 @@ def _draw_ways(axes: Axes, rows: DataFrame, study: Study) -> None:
             found["sampling_steps"], found["value"], color=colour, marker=marker,
             label=label,
         )  # fmt: skip
-
-
-def method_name(method: str) -> str:
-    """Write a sampling method as a reader knows it."""
-    return "DDIM" if method == "ddim" else method

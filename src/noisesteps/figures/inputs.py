@@ -144,7 +144,11 @@ def figure_inputs(figure: str, study: Study) -> FigureInputs:
         case "quality_vs_cost":
             return FigureInputs(tables=("quality_vs_cost", "fid", "generation_time"))
         case "copies":
-            runs = tuple(first_runs(dataset, study))
+            respaced = study.respaced_runs_of(dataset)
+            runs = (
+                *first_runs(dataset, study),
+                *(run for run in respaced if run.seed == 0),
+            )
             return FigureInputs(
                 tables=("copies",), samples=runs, scores=runs, datasets=(dataset,)
             )

@@ -11,8 +11,9 @@ from pandas import DataFrame, Series
 
 from noisesteps.config import Study
 from noisesteps.figures import style
-from noisesteps.figures.fewer_steps import METHODS, method_name
+from noisesteps.figures.fewer_steps import METHODS
 from noisesteps.figures.inputs import evenly
+from noisesteps.figures.words import method_name
 from noisesteps.paths import StudyPaths
 from noisesteps.tables import read_table
 from noisesteps.tables.comparisons import TRAINED

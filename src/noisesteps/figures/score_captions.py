@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pandas import DataFrame, Series
 
 from noisesteps.config import Study
-from noisesteps.figures.fewer_steps import lines_of, method_name
+from noisesteps.figures.fewer_steps import lines_of
 from noisesteps.figures.measures import MEASURES, measure_name
 from noisesteps.figures.quality_vs_cost import cells, numbered
 from noisesteps.figures.schedule import noise_from
@@ -18,6 +18,7 @@ from noisesteps.figures.words import (
     course,
     intervals,
     listed,
+    method_name,
     with_interval,
 )
 from noisesteps.paths import StudyPaths

@@ -14,7 +14,7 @@ from noisesteps.tables import dissertation, read_table
 from noisesteps.tables.published import IMAGE_SIZE, IMAGES
 
 NOT_NOISE = 0.05  # share of x_0 in x_T above which sampling from noise is a mismatch
-HALO = {"color": style.ORANGE, "alpha": 0.45, "markersize": 14, "markeredgewidth": 0}
+HALO = {"color": style.ORANGE, "alpha": 0.45, "markersize": 19, "markeredgewidth": 0}
 
 
 def draw_scores(study: Study, paths: StudyPaths, dataset: str) -> Figure:
@@ -79,7 +79,8 @@ def _draw_lines(
     not_noise = mismatched(table)
     if not not_noise.empty:
         axes.plot(not_noise["steps"], not_noise["value"], "o", zorder=1, **HALO)
-        label = rf"$x_T$ is not noise ($\sqrt{{\bar\alpha_T}}$ > {NOT_NOISE})"
+        names = ", ".join(not_noise["schedule"].unique())
+        label = rf"{names}: $x_T$ is not noise ($\sqrt{{\bar\alpha_T}}$ > {NOT_NOISE})"
         keys.append(style.key(label, **HALO))
     ruled_out = 0
     for schedule, rows in table.groupby("schedule", sort=False):

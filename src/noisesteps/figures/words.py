@@ -25,6 +25,28 @@ def listed(values: Iterable[object]) -> str:
     return ", ".join(map(str, values))
 
 
+def method_name(method: str) -> str:
+    """Write a sampling method as a reader knows it."""
+    return "DDIM" if method == "ddim" else method
+
+
+def run_name(schedule: str, steps: int, sampler: str | None = None) -> str:
+    """Name a model and how it is sampled: `linear, T = 900, in 30 steps (DDIM)`.
+
+    Parameters
+    ----------
+    schedule, steps
+        Of the model.
+    sampler
+        Such as `ddim-30`; None: the study's own, in all T steps.
+    """
+    name = f"{schedule}, T = {steps:,}"
+    if sampler is None:
+        return name
+    method, count = sampler.split("-")
+    return f"{name}, in {int(count):,} steps ({method_name(method)})"
+
+
 def conditions(table: DataFrame, against: bool = False) -> str:
     """Say how many images a score is of, and what computed its features.
 

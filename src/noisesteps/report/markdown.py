@@ -43,10 +43,7 @@ def compared(study: Study, paths: StudyPaths) -> str:
             f"Device: {records.joined(tables['models']['device'])}.",
             as_markdown(_scores(tables["fid"])),
             as_markdown(_times(tables)),
-            *(
-                f"{as_markdown(one.table)}\n\n{one.verdict}"
-                for one in comparison.compare(conditions, tables)
-            ),
+            *map(_beside, comparison.compare(conditions, tables)),
             as_markdown(comparison.differences(conditions)),
         ]
     )
@@ -87,6 +84,14 @@ def _times(tables: Mapping[str, DataFrame]) -> Table:
     columns = [*RUN, "optimizer_steps", "final_loss", "training_seconds", "device"]
     frame = models[columns].merge(sampled, on=RUN)
     return make_table("times", "Losses and times", frame)
+
+
+def _beside(compared: comparison.Comparison) -> str:
+    """Write a table of the dissertation's, or why it has no number of this study."""
+    table = compared.table
+    if not any(words.startswith("this study") for words, _ in table.headings):
+        return f"**{table.title}**\n\n{compared.verdict}"
+    return f"{as_markdown(table)}\n\n{compared.verdict}"
 
 
 def as_markdown(table: Table) -> str:

@@ -10,8 +10,7 @@ from collections.abc import Iterator
 import pandas as pd
 from pandas import DataFrame, Series
 
-from noisesteps.figures.fewer_steps import method_name
-from noisesteps.figures.words import intervals
+from noisesteps.figures.words import intervals, method_name, run_name
 from noisesteps.tables.comparisons import TRAINED
 from noisesteps.tables.scores import COPY_RATIO, NEIGHBOURS
 
@@ -158,10 +157,15 @@ def best_and_fastest(table: DataFrame) -> tuple[Series, Series]:
 
 def way_name(row: Series) -> str:
     """Name a way to make images: `linear, T = 600, in 30 steps (DDIM)`."""
-    trained = f"{row['schedule']}, T = {row['trained_steps']:,}"
-    if row["way"] == TRAINED:
-        return trained
-    return f"{trained}, in {row['sampling_steps']:,} steps ({method_name(row['way'])})"
+    respaced = f"{row['way']}-{row['sampling_steps']}"
+    sampler = None if row["way"] == TRAINED else respaced
+    return run_name(row["schedule"], row["trained_steps"], sampler)
+
+
+def copier_name(row: Series) -> str:
+    """Name the model of a row of `copies`, and how it was sampled."""
+    sampler = None if pd.isna(row["sampler"]) else row["sampler"]
+    return run_name(row["schedule"], row["steps"], sampler)
 
 
 def seconds(value: float) -> str:
@@ -214,7 +218,7 @@ def _largest(worst: Series) -> str:
         100 * worst["share"], 100 * worst["share_low"], 100 * worst["share_high"]
     )
     return (
-        f"{worst['schedule']} at T = {worst['steps']:,} has the largest share: "
+        f"{copier_name(worst)} has the largest share: "
         f"{interval} % of its images, {_memorised(worst)}."
     )
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 from pandas import DataFrame
 
 from noisesteps.figures.effects import listed
-from noisesteps.figures.fewer_steps import method_name
+from noisesteps.figures.words import method_name
 from noisesteps.report.classifier_findings import answer
 from noisesteps.report.score_findings import (
     LEVEL,
     SPACES,
     best_and_fastest,
+    copier_name,
     seconds,
     way_name,
 )
@@ -116,8 +117,7 @@ def on_copies(table: DataFrame) -> str:
     """Say which models repeat training images more often than real images would."""
     found = table[table["p_holm"] < LEVEL]
     models = dict.fromkeys(
-        f"{row.schedule} at T = {row.steps:,} ({row.dataset})"
-        for row in found.itertuples()
+        f"{copier_name(row)} ({row['dataset']})" for _, row in found.iterrows()
     )
     if models:
         return f"More near-copies than among real images: {listed(list(models))}."

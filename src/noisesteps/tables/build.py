@@ -141,6 +141,7 @@ COLUMNS = {
     "copies": RUN
     | {
         "training_seed": COUNT,
+        "sampler": TEXT,
         "space": TEXT,
         "images": COUNT,
         "copies": COUNT,

@@ -24,7 +24,7 @@ STAGES = {
 }
 # These also read reference.json of every data set they cover.
 WITH_REFERENCE = ("fid", "copies")
-RESPACED = ("scores", "fewer_steps", "quality_vs_cost")
+RESPACED = ("scores", "fewer_steps", "quality_vs_cost", "copies")
 CLASSIFIER_TABLES = ("classification", "classification_effects", "classifiers")
 # Which sets of the classifiers are compared: the first minus the second. Mix against
 # what it adds images to, and against the controls of its size; then what generated

@@ -51,5 +51,6 @@ def with_records(
             "schedule": run.schedule,
             "steps": run.steps,
             "training_seed": run.seed,
+            "sampler": run.sampler,
         }
         yield where | read_record(record_path(stage, run, paths), stage, names)

@@ -106,12 +106,12 @@ def infinity(records: Records) -> Interval:
 
 def score_rows(runs: list[Run], paths: StudyPaths) -> Iterator[dict[str, Any]]:
     """Make the rows of scores.csv: one for each score that was taken."""
-    for run, record in zip(runs, score_records(runs, paths), strict=True):
+    for record in score_records(runs, paths):
         for seed in range(record["seeds"]):
             measured = {
                 column: record[measure][seed] for measure, column in MEASURES.items()
             }
-            yield record | measured | {"sampler": run.sampler, "sampling_seed": seed}
+            yield record | measured | {"sampling_seed": seed}
 
 
 def fid_rows(runs: list[Run], paths: StudyPaths) -> Iterator[dict[str, Any]]:
