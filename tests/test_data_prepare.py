@@ -218,6 +218,14 @@ def test_flowers_counts_are_chosen_within_each_part(run, tmp_path):
     assert_one_sentence(error, "6 usable", "datasets.stars.train to at most 6")
 
 
+def test_more_held_out_than_trained_on_is_said(run, tmp_path, caplog):
+    folder = write_flowers(tmp_path / "in", flowers())
+    run(flower_set(train=2, held_out=2), folder)
+    assert "lower datasets.stars.held_out" not in caplog.text
+    run(flower_set(train=1, held_out=2), folder)
+    assert "lower datasets.stars.held_out" in caplog.text
+
+
 def test_official_split_keeps_duplicates_and_says_so(run, tmp_path, caplog):
     members = flowers()
     members["jpg/image_00007.jpg"] = members["jpg/image_00001.jpg"]

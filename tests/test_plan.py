@@ -173,9 +173,10 @@ def test_the_times_are_arithmetic(tmp_path, monkeypatch):
     assert sample.work_seconds == pytest.approx(0.25 + 900 * 0.05 * 24 / 4)
     fewer = found["sample", "toy_flowers/linear/T900/ddim-100"]
     assert fewer.work_seconds == pytest.approx(0.25 + 100 * 0.05 * 24 / 4)
-    classify = found["classify", "vgg16/mix/seed0"]
-    passes = 20 * 4 * 30 + 2 * 4 / 3
-    assert classify.seconds == pytest.approx(6.0 + passes * 0.02 + 0.02)
+    classify = found["classify", "vgg16/mix"]
+    mix, test = 4 * 30, 2 * 4
+    passes = 20 * mix + (2 * test + mix) / 3
+    assert classify.seconds == pytest.approx(6.0 + 3 * passes * 0.02 + 0.02)
     preprocess = found["preprocess", "toy_flowers"]
     assert preprocess.seconds == pytest.approx(1.0 + 34 * 0.001 + 0.02)
     score = found["score", "toy_flowers/linear/T100"]
@@ -276,6 +277,14 @@ def test_unknown_images_are_assumed_and_named(tmp_path, monkeypatch):
     assert "10,000" in note
 
 
+def test_more_held_out_than_trained_on_is_said(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    few = {"toy_flowers": {"format": "toy_flowers", "train": 30, "held_out": 31}}
+    (note,) = planned(small_study(datasets=few, classification=None)).notes
+    assert "31 images are held out and only 30 are left to train on" in note
+    assert "datasets.toy_flowers.held_out" in note
+
+
 # The limits
 
 
@@ -314,7 +323,9 @@ def test_a_time_limit_tells_what_goes_on_and_what_starts_anew(tmp_path, monkeypa
     assert "in 2 jobs one after another" in warnings["train"]
     assert "--time-limit gives 2" in warnings["train"]
     assert "goes on from its finished batches, in 3 jobs" in warnings["sample"]
-    assert set(warnings) == {"train", "sample"}
+    # Three repetitions in one job: 6 s + 3 · 48.9 s.
+    assert "starts anew each time" in warnings["classify"]
+    assert set(warnings) == {"train", "sample", "classify"}
     slow = dataclasses.replace(MEASURED, start=dict.fromkeys(STARTS, 70.0))
     warnings = {w.split()[1]: w for w in planned(study, slow, minutes=1).warnings}
     assert "less than its start takes" in warnings["train"]

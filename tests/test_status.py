@@ -306,7 +306,7 @@ def test_sampling_shows_the_last_line_of_its_log(study, paths):
         ("sets", ["test"], "sets/test/set.json"),
         (
             "classify",
-            ["vgg16", "mix", "seed2"],
+            ["vgg16", "mix"],
             "classification/vgg16/mix/seed2.json",
         ),
         ("tabulate", ["fid"], "tables/fid.csv"),
@@ -349,7 +349,7 @@ def test_the_rules_log_where_the_status_looks():
                 "reference": ["{dataset}"],
                 "score": [run],
                 "sets": ["{set}"],
-                "classify": ["{architecture}", "{set}", "seed{seed}"],
+                "classify": ["{architecture}", "{set}"],
                 "tabulate": ["{table}"],
                 "draw": ["{figure}"],
                 "report": [],

@@ -515,6 +515,21 @@ def test_planning_imports_nothing_heavy():
     assert done.stdout.strip() == "[]"
 
 
+def test_tables_figures_and_the_report_wait_for_no_torch():
+    program = (
+        "import importlib, pkgutil, sys\n"
+        "from noisesteps import figures, report, tables\n"
+        "for room in (figures, report, tables):\n"
+        "    for module in pkgutil.iter_modules(room.__path__, room.__name__ + '.'):\n"
+        "        importlib.import_module(module.name)\n"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "False"
+
+
 def test_the_cut_of_copies_is_the_one_that_scores_are_made_with():
     assert scores.COPY_RATIO == copies.COPY_RATIO
     neighbours = inspect.signature(copies.nearest_relative).parameters["neighbours"]

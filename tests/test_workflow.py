@@ -77,7 +77,7 @@ def test_the_default_study_trains_sixty_models(tmp_path):
     assert jobs["train"] == 60
     assert jobs["sample"] == jobs["score"] == 60 + 3 * 2 * 4  # and in fewer steps
     assert jobs["fetch"] == 4
-    assert jobs["classify"] == 2 * 5 * 5
+    assert jobs["classify"] == 2 * 5  # five repetitions each
 
 
 def test_a_repeated_training_is_a_model_of_its_own(tmp_path):

@@ -285,20 +285,22 @@ def sets(study: Study, set_name: str | None) -> None:
 @classification_required
 @click.option("--architecture", required=True, help="resnet18 or vgg16.")
 @click.option("--set", "set_name", required=True, help="Such as origin or mix.")
-@click.option("--seed", type=click.IntRange(0), required=True, help="Repetition.")
+@click.option("--seed", type=click.IntRange(0), help="One repetition; default: all.")
 @device_options
 def classify(
-    study: Study, architecture: str, set_name: str, seed: int, device: torch.device
+    study: Study,
+    architecture: str,
+    set_name: str,
+    seed: int | None,
+    device: torch.device,
 ) -> None:
-    """Train one classifier on one set, and test it on held-out images."""
+    """Train classifiers on one set, and test them on held-out images."""
     chosen = study.classification
-    for option, value, allowed in (
-        ("architecture", architecture, chosen.architectures),
-        ("set", set_name, chosen.sets),
-        ("seed", seed, range(chosen.seeds)),
-    ):
-        _choice(option, value, allowed)
-    stages.classify(study, architecture, set_name, seed, device)
+    _choice("architecture", architecture, chosen.architectures)
+    _choice("set", set_name, chosen.sets)
+    seeds = range(chosen.seeds)
+    for repetition in seeds if seed is None else [_choice("seed", seed, seeds)]:
+        stages.classify(study, architecture, set_name, repetition, device)
 
 
 @main.command()

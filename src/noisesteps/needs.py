@@ -165,7 +165,8 @@ def _classifying_seconds(study: Study) -> float:
     chosen = study.classification
     mixed = 2 * chosen.images_per_class * len(chosen.datasets)
     size = (study.preprocess.image_size / 128) ** 2
-    return chosen.epochs * mixed * max(size, 0.1) / CLASSIFIED_A_SECOND
+    passes = chosen.seeds * chosen.epochs * mixed
+    return passes * max(size, 0.1) / CLASSIFIED_A_SECOND
 
 
 def _memory_mb(study: Study, stage: str, images: int | None) -> int:

@@ -21,6 +21,7 @@ rule sets:
         "> {log:q} 2>&1"
 
 
+# All repetitions in one job: starting a process takes as long as training a small classifier.
 rule classify:
     input:
         images="results/{study}/sets/{set}/images.npy",
@@ -30,11 +31,11 @@ rule classify:
         test_labels="results/{study}/sets/test/labels.csv",
         test_record="results/{study}/sets/test/set.json",
     output:
-        "results/{study}/classification/{architecture}/{set}/seed{seed}.json",
+        classifier_records(),
     log:
-        "results/{study}/logs/classify/{architecture}/{set}/seed{seed}.log",
+        "results/{study}/logs/classify/{architecture}/{set}.log",
     benchmark:
-        "results/{study}/benchmarks/classify/{architecture}/{set}/seed{seed}.tsv"
+        "results/{study}/benchmarks/classify/{architecture}/{set}.tsv"
     conda:
         "../../envs/noisesteps.yaml"
     threads: gpu_job_threads()
@@ -47,4 +48,4 @@ rule classify:
     shell:
         'python -m noisesteps classify --config "$NOISESTEPS_CONFIG" '
         "--architecture {wildcards.architecture} --set {wildcards.set} "
-        "--seed {wildcards.seed} --threads {threads} > {log:q} 2>&1"
+        "--threads {threads} > {log:q} 2>&1"

@@ -99,7 +99,6 @@ wildcard_constraints:
     sampler=r"(/(ancestral|ddim)-[1-9]\d*)?",
     architecture="resnet18|vgg16",
     set="|".join([*get_args(SetName), "test"]),
-    seed=r"\d+",
     figure="|".join(FIGURES),
     table="|".join(TABLES),
 
@@ -200,6 +199,13 @@ def set_inputs(wildcards):
             for run in STUDY.runs_of_set(wildcards.set)
         ]
     )
+
+
+def classifier_records():
+    """Name the records of one set's classifiers, one a repetition."""
+    repetitions = range(STUDY.classification.seeds if STUDY.classification else 1)
+    record = f"{RESULT}/classification/{{architecture}}/{{set}}/seed{{seed}}.json"
+    return expand(record, seed=repetitions, allow_missing=True)
 
 
 def table_inputs(wildcards):

@@ -138,6 +138,13 @@ def prepare(
         name,
         *(f"{counts[key]:,}" for key in ("images", "train", "held_out", "rejected")),
     )
+    if counts["held_out"] > counts["train"]:
+        logger.warning(
+            "%s: more images are held out than are left to train on; lower "
+            "datasets.%s.held_out if that is not meant",
+            name,
+            name,
+        )
     return counts
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,12 +17,12 @@ from noisesteps.plan.calibration import Calibration
 from noisesteps.plan.counts import Count, is_drawn
 from noisesteps.plan.schedule import Task
 from noisesteps.tables import table_names, table_records
-from noisesteps.tables.inputs import classifier_runs
 
 # Images look for copies in pixels twice, once mirrored.
 PIXEL_SEARCHES = 2
-# A test costs a forward pass, an image of an epoch one forward and two backward ones.
-TEST_SHARE = 1 / 3
+# A forward pass costs a third of an image of an epoch: a backward pass is two.
+FORWARD_SHARE = 1 / 3
+TESTS = 2  # with the statistics of batch normalisation as they are, and taken anew
 # Files of rows: manifest.csv, nearest.csv and the like.
 ROW_BYTES = 130
 TABLE_BYTES = 4_000
@@ -292,21 +293,22 @@ class Estimator:
                 real + made,
                 disk_bytes=self._set_images(name) * self.image_bytes,
             )
-        for architecture, name, seed in classifier_runs(self.study):
-            yield self._classify(architecture, name, seed)
+        for architecture, name in itertools.product(chosen.architectures, chosen.sets):
+            yield self._classify(architecture, name, range(chosen.seeds))
 
-    def _classify(self, architecture: str, name: str, seed: int) -> Job:
+    def _classify(self, architecture: str, name: str, seeds: Sequence[int]) -> Job:
+        forward = TESTS * self._set_images("test") + self._set_images(name)
         passes = self.study.classification.epochs * self._set_images(name)
-        passes += TEST_SHARE * self._set_images("test")
-        units = passes * self.measured.classified[architecture]
+        passes += FORWARD_SHARE * forward
+        units = len(seeds) * passes * self.measured.classified[architecture]
         return self._job(
             "classify",
-            f"{architecture}/{name}/seed{seed}",
-            (self.paths.classifier(architecture, name, seed),),
+            f"{architecture}/{name}",
+            tuple(self.paths.classifier(architecture, name, seed) for seed in seeds),
             [self._set_record(name), self._set_record("test")],
             start=f"classify/{architecture}",
             units=units,
-            disk_bytes=RECORD_BYTES,
+            disk_bytes=len(seeds) * RECORD_BYTES,
         )
 
     # Tables, figures and the report

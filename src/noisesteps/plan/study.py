@@ -225,6 +225,12 @@ def _notes(
                 f"{name}: {count.train:,} images to train on, if none of its files is "
                 "rejected."
             )
+        if count.known and count.held_out > count.train:
+            yield (
+                f"{name}: {count.held_out:,} images are held out and only "
+                f"{count.train:,} are left to train on; lower "
+                f"datasets.{name}.held_out if that is not meant."
+            )
     if calibration.feature is None:
         yield (
             f"The weights of {study.evaluation.extractor} are not fetched; "

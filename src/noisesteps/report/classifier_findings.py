@@ -142,7 +142,8 @@ def _covered(effects: DataFrame) -> str:
     return (
         f"Mean differences of {count} paired repetitions, 95% intervals, paired "
         f"t-tests, p after Holm's correction for {tests} "
-        f"test{'' if tests == 1 else 's'}.{alike} The intervals cover the seeds of "
+        f"test{'' if tests == 1 else 's'}; they assume independent pairs whose "
+        f"differences are near normal.{alike} The intervals cover the seeds of "
         "training (first weights, order of the images, dropout), not the choice of "
         "images: all repetitions learn from the same ones and are tested on the same."
     )

@@ -13,30 +13,30 @@ from noisesteps.tables.published import IMAGE_SIZE, IMAGES
 
 def about_time(table: DataFrame, study: Study) -> list[str]:
     """Say what T costs at generation; `table` is `generation_time`."""
-    mean = table.groupby("steps")["seconds_per_image"].mean()
-    first, last = mean.index[0], mean.index[-1]
+    took = table.groupby("steps")["seconds_per_image"].median()
+    first, last = took.index[0], took.index[-1]
     sentences = [
-        f"Generating an image takes {seconds(mean[last])} at T = {last:,}"
-        + (f" and {seconds(mean[first])} at T = {first:,}" if first < last else "")
-        + "."
+        f"Generating an image takes {seconds(took[last])} at T = {last:,}"
+        + (f" and {seconds(took[first])} at T = {first:,}" if first < last else "")
+        + " (medians over the models)."
     ]
     if first < last:
         sentences.append(
             f"T grows {last / first:.3g}-fold, the time "
-            f"{mean[last] / mean[first]:.3g}-fold."
+            f"{took[last] / took[first]:.3g}-fold."
         )
     same_steps = (table["sampling_steps"] == table["steps"]).all()
     if study.preprocess.image_size == IMAGE_SIZE and same_steps:
-        sentences += _against_dissertation(mean)
+        sentences += _against_dissertation(took)
     return sentences
 
 
-def _against_dissertation(mean: Series) -> list[str]:
+def _against_dissertation(took: Series) -> list[str]:
     published = dissertation("generation_time").set_index("steps")["seconds"] / IMAGES
-    shared = [steps for steps in mean.index if steps in published.index]
+    shared = [steps for steps in took.index if steps in published.index]
     if not shared:
         return []
-    ratio = published[shared[-1]] / mean[shared[-1]]
+    ratio = published[shared[-1]] / took[shared[-1]]
     return [
         f"At T = {shared[-1]:,} the dissertation reports "
         f"{seconds(published[shared[-1]])} for an image of the same size on a Tesla "

@@ -16,14 +16,15 @@ from noisesteps.report.score_findings import (
     about_copies,
     about_fewer_steps,
     about_floor,
+    about_kernel,
     about_schedules,
     about_steps,
     about_use,
+    on_candidates,
     on_near_copies,
     on_plateau,
     on_tests,
 )
-from noisesteps.uncertainty.plateau import TEST
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ SECTIONS = (
     Section(
         "How many steps are enough?",
         ("fid", "plateau"),
-        lambda study, scores, plateau: about_steps(plateau),
+        lambda study, scores, plateau: [*about_steps(plateau), *about_kernel(scores)],
         see=("fid_{dataset}", "samples_{dataset}", "scores_{dataset}"),
         each_dataset=True,
         short=lambda scores, plateau: short_findings.on_steps(plateau),
@@ -98,7 +99,7 @@ SECTIONS = (
         see=("quality_vs_cost",),
         each_dataset=True,
         short=short_findings.on_use,
-        note=lambda table: f"What is worse than the best is told by {TEST}, 95%.",
+        note=lambda table: on_candidates(),
     ),
     Section(
         "What do real images score?",

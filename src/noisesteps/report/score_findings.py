@@ -10,9 +10,11 @@ from collections.abc import Iterator
 import pandas as pd
 from pandas import DataFrame, Series
 
+from noisesteps.figures.effects import listed
 from noisesteps.figures.words import intervals, method_name, run_name
 from noisesteps.tables.comparisons import TRAINED
 from noisesteps.tables.scores import COPY_RATIO, NEIGHBOURS
+from noisesteps.uncertainty.plateau import ASSUMPTIONS, TEST
 
 LEVEL = 0.05
 SPACES = {"feature": "the extractor's features", "pixel": "pixels"}
@@ -28,11 +30,21 @@ def about_steps(plateau: DataFrame) -> Iterator[str]:
         )
 
 
+def about_kernel(scores: DataFrame) -> Iterator[str]:
+    """Say where another measure sees the best T; `scores` is `fid` of one data set."""
+    lowest = scores.loc[scores.groupby("schedule", sort=False)["kid"].idxmin()]
+    places = [f"T = {row.steps:,} with {row.schedule}" for row in lowest.itertuples()]
+    yield (
+        "The kernel distance (KID), which few images do not bias, is lowest at "
+        f"{listed(places)}."
+    )
+
+
 def on_plateau(scores: DataFrame, plateau: DataFrame) -> str:
     """Say what the intervals cover, and how T are told from the best."""
     return (
         f"{intervals(scores, 'In brackets')} Significantly worse than the best is told "
-        f"by {plateau['test'].iloc[0]}."
+        f"by {plateau['test'].iloc[0]}, which assume {ASSUMPTIONS}."
     )
 
 
@@ -40,7 +52,7 @@ def _candidates(row: tuple) -> str:
     if not row.decided:
         return f"the data do not decide which T is enough: {row.reason}"
     if row.smallest_steps == row.best_steps:
-        return f"no smaller T does as well: {row.reason}"
+        return f"every smaller T is ruled out ({row.reason})"
     return (
         f"T = {row.smallest_steps:,} is the smallest that cannot be told from it "
         f"({row.reason})"
@@ -82,8 +94,9 @@ def on_tests(table: DataFrame) -> str:
         return ""
     return (
         "In brackets: 95% intervals of the differences. p is of Welch's t test, after "
-        "Holm's correction for all differences of a data set. The intervals are not "
-        "corrected: one can leave out zero where p does not tell."
+        "Holm's correction for all differences of a data set; both assume "
+        f"{ASSUMPTIONS}. The intervals are not corrected: one can leave out zero where "
+        "p does not tell."
     )
 
 
@@ -119,6 +132,7 @@ def about_fewer_steps(table: DataFrame) -> Iterator[str]:
 def about_use(table: DataFrame) -> Iterator[str]:
     """Say what to use; `table` is `quality_vs_cost` of one data set."""
     best, fastest = best_and_fastest(table)
+    took = fastest["seconds_per_image"].iloc[0]
     yield (
         f"The best score is {with_interval(best['value'], best['low'], best['high'])}, "
         f"of {way_name(best)}: {seconds(best['seconds_per_image'])} an image."
@@ -129,7 +143,7 @@ def about_use(table: DataFrame) -> Iterator[str]:
         yield "Which others do as well cannot be tested: there is one score of each."
     elif table["candidate"].all():
         yield "No way scores significantly worse: the data do not decide."
-    elif fastest.name == best.name:
+    elif best.name in fastest.index:
         faster = table["seconds_per_image"] < best["seconds_per_image"]
         yield (
             "Every faster way scores significantly worse."
@@ -137,22 +151,37 @@ def about_use(table: DataFrame) -> Iterator[str]:
             else "None is faster."
         )
     else:
-        ratio = best["seconds_per_image"] / fastest["seconds_per_image"]
+        ratio = best["seconds_per_image"] / took
         times = f"{ratio:,.0f}" if ratio > 9.5 else f"{ratio:.1f}"
+        named = [
+            f"{way_name(row)}: {with_interval(row['value'], row['low'], row['high'])}"
+            for _, row in fastest.iterrows()
+        ]
         yield (
-            f"The fastest that cannot be told from it is {way_name(fastest)}: "
-            f"{with_interval(fastest['value'], fastest['low'], fastest['high'])} in "
-            f"{seconds(fastest['seconds_per_image'])}, {times} times as fast."
+            "The fastest that cannot be told from it "
+            f"{'is' if len(named) == 1 else 'are'} {'; '.join(named)}. An image takes "
+            f"{seconds(took)}, {times} times as fast."
         )
 
 
-def best_and_fastest(table: DataFrame) -> tuple[Series, Series]:
-    """Return the way of the lowest score, and the fastest one as good as it.
+def best_and_fastest(table: DataFrame) -> tuple[Series, DataFrame]:
+    """Return the way of the lowest score, and the fastest ones as good as it.
 
-    Of equally fast ones it is the one that scores better.
+    Ways that evaluate the network as often are equally fast; the lower score is first.
     """
-    alike = table[table["candidate"]].sort_values(["seconds_per_image", "value"])
-    return table.loc[table["value"].idxmin()], alike.iloc[0]
+    alike = table[table["candidate"]].sort_values("value", kind="stable")
+    fastest = alike["seconds_per_image"] == alike["seconds_per_image"].min()
+    return table.loc[table["value"].idxmin()], alike[fastest]
+
+
+def on_candidates() -> str:
+    """Say how a way is told from the best, and what its time is."""
+    return (
+        f"What is worse than the best is told by {TEST}, 95%; they assume "
+        f"{ASSUMPTIONS}. Ways to sample one model share the luck of its training, so "
+        "they are less independent than that. Times are medians over all models "
+        "sampled in as many steps."
+    )
 
 
 def way_name(row: Series) -> str:

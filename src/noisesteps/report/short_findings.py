@@ -106,10 +106,11 @@ def on_use(table: DataFrame) -> str:
             told.append(f"{dataset}: the data do not decide")
             continue
         _, fastest = best_and_fastest(rows)
-        told.append(
-            f"{dataset}: {way_name(fastest)}, {fastest['value']:.1f} in "
-            f"{seconds(fastest['seconds_per_image'])} an image"
-        )
+        named = [
+            f"{way_name(row)} ({row['value']:.1f})" for _, row in fastest.iterrows()
+        ]
+        took = seconds(fastest["seconds_per_image"].iloc[0])
+        told.append(f"{dataset}: {' or '.join(named)}, {took} an image")
     return f"The fastest that cannot be told from the best. {'; '.join(told)}."
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,7 +12,6 @@ from noisesteps.config import Study
 from noisesteps.figures import figure_names
 from noisesteps.paths import Run, StudyPaths
 from noisesteps.tables import table_names
-from noisesteps.tables.inputs import classifier_runs
 
 ERROR = "noisesteps: error: "
 TRACEBACK = "Traceback (most recent call last):"
@@ -103,25 +103,9 @@ def data_jobs(study: Study, paths: StudyPaths) -> list[Job]:
     return jobs
 
 
-def classifier_jobs(study: Study, paths: StudyPaths) -> list[Job]:
-    """List the jobs that train one classifier each."""
-    return [
-        Job(
-            "classify",
-            f"{architecture}/{name}/seed{seed}",
-            paths.rule_log("classify", architecture, name, f"seed{seed}"),
-            paths.classifier(architecture, name, seed),
-        )
-        for architecture, name, seed in classifier_runs(study)
-    ]
-
-
 def last_jobs(study: Study, paths: StudyPaths) -> list[Job]:
-    """List the jobs that gather and show: sets, tables, figures and the report."""
-    jobs = []
-    for name in [*study.classification.sets, "test"] if study.classification else []:
-        result = paths.set(name) / "set.json"
-        jobs.append(Job("sets", name, paths.rule_log("sets", name), result))
+    """List the jobs after the models: classifiers, tables, figures and the report."""
+    jobs = _classification_jobs(study, paths) if study.classification else []
     for rule, names, place in (
         ("tabulate", table_names(study), paths.table),
         ("draw", figure_names(study), paths.figure),
@@ -155,3 +139,16 @@ def _error(line: str, text: str) -> str | None:
     if line.startswith(ERROR):
         return line.removeprefix(ERROR)
     return line if TRACEBACK in text else None
+
+
+def _classification_jobs(study: Study, paths: StudyPaths) -> list[Job]:
+    """List the jobs that build the sets, and train all classifiers of one each."""
+    chosen, jobs = study.classification, []
+    for name in [*chosen.sets, "test"]:
+        result = paths.set(name) / "set.json"
+        jobs.append(Job("sets", name, paths.rule_log("sets", name), result))
+    for architecture, name in itertools.product(chosen.architectures, chosen.sets):
+        log = paths.rule_log("classify", architecture, name)
+        last = paths.classifier(architecture, name, chosen.seeds - 1)
+        jobs.append(Job("classify", f"{architecture}/{name}", log, last))
+    return jobs

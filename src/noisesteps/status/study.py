@@ -16,7 +16,6 @@ from noisesteps.status.jobs import (
     Attempt,
     Failure,
     Job,
-    classifier_jobs,
     data_jobs,
     last_jobs,
     latest_attempt,
@@ -28,6 +27,7 @@ from noisesteps.status.models import (
     model_status,
     read_record,
 )
+from noisesteps.tables.inputs import classifier_runs
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,8 @@ def study_status(study: Study, now: datetime | None = None) -> StudyStatus:
     models = [
         model_status(study, paths, run, images[run.dataset], now) for run in study.runs
     ]
-    classifiers = classifier_jobs(study, paths) if study.classification else []
-    before, after = data_jobs(study, paths), [*classifiers, *last_jobs(study, paths)]
+    classifiers = _classifiers(study, paths)
+    before, after = data_jobs(study, paths), last_jobs(study, paths)
     begun = [
         *_attempts(before),
         *(model.begun for model in models if model.begun),
@@ -93,11 +93,18 @@ def study_status(study: Study, now: datetime | None = None) -> StudyStatus:
         time=now,
         models=models,
         classifiers=len(classifiers),
-        classifiers_done=sum(job.result.exists() for job in classifiers),
+        classifiers_done=sum(record.exists() for record in classifiers),
         failures=[model.failure for model in models if model.failure]
         + [attempt.failure for attempt in begun if attempt.failure],
         begun=[attempt for attempt in begun if not attempt.failure],
     )
+
+
+def _classifiers(study: Study, paths: StudyPaths) -> list[Path]:
+    """Name the record of every classifier."""
+    if study.classification is None:
+        return []
+    return [paths.classifier(*one) for one in classifier_runs(study)]
 
 
 def _train_images(paths: StudyPaths, dataset: str) -> int | None:

@@ -11,6 +11,7 @@ import scipy
 from noisesteps.uncertainty.intervals import check_confidence, finite, has_spread
 
 TEST = "one-sided Welch t-tests against the best, Bonferroni"
+ASSUMPTIONS = "independent repeats, near normal, whose spreads may differ"
 
 
 @dataclass(frozen=True)
