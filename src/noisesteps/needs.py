@@ -26,7 +26,7 @@ class Network(NamedTuple):
 NETWORKS = {
     "ddpm-113m": Network(113_673_219, 7_576_760),
     "small-32": Network(2_539_571, 247_620),
-    "toy-16": Network(687_347, 186_576),
+    "toy-16": Network(205_027, 78_216),
     "tiny": Network(45_259, 33_168),
 }
 

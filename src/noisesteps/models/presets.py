@@ -37,8 +37,8 @@ PRESETS: dict[str, Architecture] = {
     ),
     # 2,539,571 parameters, for 32x32 images on a CPU.
     "small-32": Architecture((16, 32, 64, 128), 1, (False, False, True, False), 8),
-    # 687,347 parameters, for 16x16 images on a CPU.
-    "toy-16": Architecture((16, 32, 64), 1, (False, False, True), 8),
+    # 205,027 parameters, for 16x16 images on a CPU.
+    "toy-16": Architecture((16, 16, 32), 1, (False, False, True), 2),
     # 45,259 parameters, for tests at 8x8.
     "tiny": Architecture((8, 16), 1, (False, True), 4),
 }
