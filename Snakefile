@@ -26,6 +26,7 @@ localrules:
 
 onstart:
     hold_study()
+    start_jobs_unmetered()
 
 
 rule all:

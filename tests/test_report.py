@@ -120,7 +120,7 @@ def test_every_figure_is_there_with_its_words(page):
     "words",
     [
         "linear: the best FD (EfficientNet-Lite0) is 101.1 [98.6, 103.6], at T = 900;",
-        "every smaller T is ruled out (T = 100 scores significantly worse than the "
+        "no smaller T is left to choose (T = 100 scores significantly worse than the "
         "best)",
         "At T = 100, linear leaves 50.0% of the image's amplitude in x_T and scores "
         "110.0; linear_scaled leaves 0.1% and scores 220.0: +110.0 [+107.7, +112.3], "

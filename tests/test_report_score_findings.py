@@ -27,7 +27,7 @@ def test_the_best_steps_and_what_cannot_be_told_from_them(tables):
     linear, scaled = score_findings.about_steps(plateau)
     note = score_findings.on_plateau(tables("fid"), plateau)
     assert linear.startswith("linear: the best FD (EfficientNet-Lite0) is 101.1 [98.6,")
-    assert "every smaller T is ruled out (T = 100 scores significantly worse" in linear
+    assert "no smaller T is left to choose (T = 100 scores significantly" in linear
     assert scaled.startswith("linear_scaled: the best")
     assert "over 3 sets of images from one training; the luck of" in note
     assert note.endswith(

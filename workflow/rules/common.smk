@@ -81,6 +81,17 @@ def hold_study():
         sys.exit(f"noisesteps: error: {error}")
 
 
+def start_jobs_unmetered():
+    """Lift Snakemake's limit of jobs a second where jobs run on this machine.
+
+    Under the limit it looks for jobs again a second after each look, and after each
+    finished job besides: hundreds of looks a second in the end, which take a good part
+    of a core. Here jobs start when others end. A cluster keeps the limit.
+    """
+    if workflow.local_exec:
+        workflow.scheduler.job_rate_limiter = None
+
+
 LOCKS = ExitStack()
 atexit.register(LOCKS.close)
 FIGURES = figures.figure_names(STUDY)

@@ -52,7 +52,7 @@ def _candidates(row: tuple) -> str:
     if not row.decided:
         return f"the data do not decide which T is enough: {row.reason}"
     if row.smallest_steps == row.best_steps:
-        return f"every smaller T is ruled out ({row.reason})"
+        return f"no smaller T is left to choose ({row.reason})"
     return (
         f"T = {row.smallest_steps:,} is the smallest that cannot be told from it "
         f"({row.reason})"
@@ -150,18 +150,23 @@ def about_use(table: DataFrame) -> Iterator[str]:
             if faster.any()
             else "None is faster."
         )
+        if len(others := fastest.drop(best.name)):
+            yield f"As fast, and not to be told from it: {_scored(others)}."
     else:
         ratio = best["seconds_per_image"] / took
         times = f"{ratio:,.0f}" if ratio > 9.5 else f"{ratio:.1f}"
-        named = [
-            f"{way_name(row)}: {with_interval(row['value'], row['low'], row['high'])}"
-            for _, row in fastest.iterrows()
-        ]
+        verb = "is" if len(fastest) == 1 else "are"
         yield (
-            "The fastest that cannot be told from it "
-            f"{'is' if len(named) == 1 else 'are'} {'; '.join(named)}. An image takes "
-            f"{seconds(took)}, {times} times as fast."
+            f"The fastest that cannot be told from it {verb} {_scored(fastest)}. An "
+            f"image takes {seconds(took)}, {times} times as fast."
         )
+
+
+def _scored(ways: DataFrame) -> str:
+    return "; ".join(
+        f"{way_name(row)}: {with_interval(row['value'], row['low'], row['high'])}"
+        for _, row in ways.iterrows()
+    )
 
 
 def best_and_fastest(table: DataFrame) -> tuple[Series, DataFrame]:

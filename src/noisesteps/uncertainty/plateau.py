@@ -150,7 +150,7 @@ def _outcome(values: Mapping[int, np.ndarray], candidates: Sequence[int]) -> str
 
 
 def _names(steps: Sequence[int]) -> str:
-    numbers = [str(number) for number in steps]
+    numbers = [f"{number:,}" for number in steps]
     if len(numbers) == 1:
         return f"T = {numbers[0]}"
     return f"T = {', '.join(numbers[:-1])} and {numbers[-1]}"
