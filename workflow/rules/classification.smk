@@ -1,3 +1,4 @@
+# Jobs of this branch are long: they start before tables and figures, not after them.
 rule sets:
     input:
         set_inputs,
@@ -11,6 +12,7 @@ rule sets:
         "results/{study}/benchmarks/sets/{set}.tsv"
     conda:
         "../../envs/noisesteps.yaml"
+    priority: 1
     resources:
         mem_mb=memory_mb("sets"),
         runtime=minutes("sets"),
@@ -38,6 +40,7 @@ rule classify:
         "results/{study}/benchmarks/classify/{architecture}/{set}.tsv"
     conda:
         "../../envs/noisesteps.yaml"
+    priority: 1
     threads: gpu_job_threads()
     resources:
         gpu=1,
