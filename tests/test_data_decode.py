@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from noisesteps.config import Preprocess
+from noisesteps.data import decode as decoder
 from noisesteps.data.decode import BadImageError, decode
 
 SMALL = Preprocess(image_size=16, background=[10, 200, 30])
@@ -137,6 +138,12 @@ def test_truncated_files_are_refused(kind):
 )
 def test_what_is_no_image_is_refused(content):
     assert refused(content) == "not an image"
+
+
+def test_a_large_file_is_refused_before_it_is_opened(monkeypatch):
+    content = encoded(noise(16, 16))
+    monkeypatch.setattr(decoder, "MAXIMUM_BYTES", len(content) - 1)
+    assert "larger than" in refused(content)
 
 
 def test_small_images_are_refused_by_their_shorter_side():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -169,6 +170,16 @@ def test_busy_server_is_asked_again(get, server):
     assert get(sha256=SHA256)["a.bin"]["sha256"] == SHA256
 
 
+def test_the_waits_double_up_to_a_minute(server, tmp_path, monkeypatch):
+    waits = []
+    monkeypatch.setattr("tenacity.nap.time", SimpleNamespace(sleep=waits.append))
+    server.behaviour = lambda handler, _: answer(handler, 503, b"")
+    file = RemoteFile(url=f"{server.url}/a.bin", sha256=SHA256)
+    with pytest.raises(DataError):
+        fetch(Distribution(files={"a.bin": file}), "s", tmp_path, Patience(attempts=9))
+    assert waits == [1, 2, 4, 8, 16, 32, 60, 60]
+
+
 @pytest.mark.parametrize("status", [401, 403, 404, 410])
 def test_refusal_says_what_a_person_has_to_do(get, server, tmp_path, status):
     server.behaviour = lambda handler, _: answer(handler, status, b"no")
@@ -202,6 +213,17 @@ def test_web_page_is_not_taken_for_the_file(get, server, tmp_path, kind, publish
     server.behaviour = lambda handler, _: answer(handler, body=page, Content_Type=kind)
     with pytest.raises(DataError) as error:
         get(**published)
+    assert_one_sentence(error, "web page", server.url)
+    assert_nothing_left(tmp_path / "in")
+
+
+def test_web_page_that_does_not_begin_as_one_is_told_by_its_type(get, server, tmp_path):
+    page = b"<!-- maintenance --><p>Come back later."
+    server.behaviour = lambda handler, _: answer(
+        handler, body=page, Content_Type="text/html; charset=utf-8"
+    )
+    with pytest.raises(DataError) as error:
+        get()
     assert_one_sentence(error, "web page", server.url)
     assert_nothing_left(tmp_path / "in")
 

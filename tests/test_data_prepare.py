@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import stat
+import struct
 import tarfile
 import zipfile
 from pathlib import Path
@@ -20,7 +21,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from noisesteps import config
-from noisesteps.data import labels, load_images, prepare
+from noisesteps.data import labels, load_images, prepare, readers
 from noisesteps.data.array import manifest
 from noisesteps.data.readers import FLOWERS_FILES, FlowersReader
 from noisesteps.errors import ConfigError, DataError, StageError
@@ -289,7 +290,10 @@ def test_tar_members_that_lead_out_are_refused(run, tmp_path, name):
     assert_one_sentence(error, repr(name), "leads out")
 
 
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE])
+@pytest.mark.parametrize(
+    "kind",
+    [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.GNUTYPE_SPARSE],
+)
 def test_tar_links_and_devices_are_refused(run, tmp_path, kind):
     folder = write_flowers(tmp_path / "in", flowers())
     with tarfile.open(folder / "102flowers.tgz", "w:gz") as archive:
@@ -297,6 +301,21 @@ def test_tar_links_and_devices_are_refused(run, tmp_path, kind):
     with pytest.raises(DataError) as error:
         run(flower_set(), folder)
     assert_one_sentence(error, "image_00001.jpg", "a link or a device")
+
+
+def test_a_tar_unpacks_to_a_limit_in_all(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(readers, "MAXIMUM_TAR_BYTES", 1 << 16)
+    members = {f"jpg/other_{n}": bytes(1 << 14) for n in range(9)}
+    with pytest.raises(DataError) as error:
+        run(flower_set(), write_flowers(tmp_path / "in", members | flowers()))
+    assert_one_sentence(error, "102flowers.tgz", "unpacks to more than")
+
+
+def test_a_large_image_in_a_tar_is_rejected_unread(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(readers, "MAXIMUM_BYTES", 1 << 14)
+    large = {"jpg/image_00002.jpg": jpeg(20) + bytes(1 << 14)}
+    run(flower_set(), write_flowers(tmp_path / "in", flowers() | large))
+    assert rejected(run) == {"image_00002.jpg": "larger than 64 MiB"}
 
 
 # Zip archives.
@@ -353,6 +372,19 @@ def test_zip_member_bombs_and_damage_are_rejected(run, tmp_path):
     assert rejected(run)["bomb.jpg"] == "larger than 64 MiB"
     assert "damaged in the archive" in rejected(run)["010.jpg"]
     assert len(sources(run)) == len(GREYS) - 1
+
+
+def test_the_entries_of_a_zip_are_counted(run, tmp_path, monkeypatch):
+    """Whatever number its end states."""
+    monkeypatch.setattr(readers, "MAXIMUM_MEMBERS", 5)
+    folder = write_zip(tmp_path / "in", GREYS)
+    content = bytearray((folder / "a.zip").read_bytes())
+    end = content.rindex(b"PK\5\6")
+    content[end + 8 : end + 12] = struct.pack("<2H", 1, 1)
+    (folder / "a.zip").write_bytes(content)
+    with pytest.raises(DataError) as error:
+        run(zip_set(), folder)
+    assert_one_sentence(error, folder / "a.zip", "more than 5 files")
 
 
 def test_damaged_and_repetitive_zips_are_refused(run, tmp_path):
@@ -428,6 +460,14 @@ def test_parquet_columns_are_checked(run, tmp_path):
     assert_one_sentence(error, folder / "a.parquet", "damaged")
 
 
+def test_a_large_image_in_a_parquet_file_is_rejected_unread(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(readers, "MAXIMUM_BYTES", 1 << 14)
+    rows = parquet_rows(range(0, 100, 10))
+    rows[3]["image"]["bytes"] += bytes(1 << 14)
+    run(parquet_set(), write_parquet(tmp_path / "in", rows))
+    assert rejected(run) == {"030.jpg": "larger than 64 MiB"}
+
+
 # Folders.
 
 
@@ -451,6 +491,13 @@ def test_folder_labels_and_links(run, tmp_path):
         "out.jpg": "a link that leads out of the folder",
         "round": "a link that leads out of the folder",
     }
+
+
+def test_a_large_file_in_a_folder_is_rejected_unread(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(readers, "MAXIMUM_BYTES", 1 << 14)
+    large = {"large.jpg": jpeg(5) + bytes(1 << 14)}
+    run(folder_set(write_folder(tmp_path / "in", GREYS | large)))
+    assert rejected(run) == {"large.jpg": "larger than 64 MiB"}
 
 
 def test_folder_names_that_are_no_utf8(run, tmp_path):

@@ -18,7 +18,7 @@ from noisesteps import stages
 from noisesteps.cli import main
 from noisesteps.config import parse_study
 from noisesteps.diffusion import Diffusion
-from noisesteps.errors import StageError
+from noisesteps.errors import BusyError, StageError
 from noisesteps.export import write_images
 from noisesteps.export.folder import new_folder
 from noisesteps.export.pipeline import model_card, scheduler_config
@@ -255,6 +255,24 @@ def test_a_failure_leaves_nothing_behind(tmp_path):
     write_images(tmp_path / "out", good, sample=sample, provenance={})
     with pytest.raises(StageError), new_folder(tmp_path / "out"):
         pytest.fail("a folder with something in it was accepted")
+
+
+def test_what_a_killed_export_left_is_removed(tmp_path):
+    left, others = tmp_path / ".out.123.partial", tmp_path / ".outer.123.partial"
+    for folder in (left, others):
+        folder.mkdir()
+        (folder / "half").touch()
+    with new_folder(tmp_path / "out") as folder:
+        (folder / "a").touch()
+    assert sorted(tmp_path.iterdir()) == [others, tmp_path / "out"]
+
+
+def test_two_exports_to_one_folder_are_one(tmp_path):
+    with new_folder(tmp_path / "out") as folder:
+        (folder / "a").touch()
+        with pytest.raises(BusyError), new_folder(tmp_path / "out"):
+            pytest.fail("written twice")
+        assert (folder / "a").exists()
 
 
 @pytest.mark.parametrize("kind", ["pipeline", "images"])

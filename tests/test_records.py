@@ -92,6 +92,20 @@ def test_errors_of_other_files_and_of_the_network_pass(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_data_reach_the_disk_before_their_name_does(tmp_path, monkeypatch):
+    """A power cut cannot be had in a test: the order of the flushes can be seen."""
+    flushed, path = [], tmp_path / "a"
+
+    def fsync(descriptor):
+        flushed.append((os.fstat(descriptor).st_ino, path.exists()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with atomic(path) as temporary:
+        temporary.write_text("whole")
+    data, folder = path.stat().st_ino, tmp_path.stat().st_ino
+    assert flushed == [(data, False), (folder, True)]
+
+
 def test_only_leftovers_are_swept(tmp_path):
     kept = [".git", "a.npy", ".a.lock", ".b.12.partial.csv/x", ".tmpfiles", "x.partial"]
     swept = [".a.123.partial.npy", ".b.9.partial", ".tmpcNBjVZ"]
@@ -121,6 +135,19 @@ def test_a_lock_names_its_holder_and_leaves_no_file(tmp_path):
     assert [path.name for path in tmp_path.rglob("*")] == ["new"]
     with exclusive(output):
         pass
+
+
+def test_a_lock_that_cannot_be_signed_is_held(tmp_path, monkeypatch):
+    """On a full disk there is no room to say whose it is."""
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with exclusive(tmp_path / "output"):
+        by = "by another process"
+        with pytest.raises(BusyError, match=by), exclusive(tmp_path / "output"):
+            pytest.fail("locked twice")
 
 
 def test_a_failure_under_a_lock_leaves_no_new_folders(tmp_path):

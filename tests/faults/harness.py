@@ -9,6 +9,7 @@ which tell when a file is opened or renamed.
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import hashlib
 import json
@@ -353,6 +354,16 @@ def snakemake_line(checkout: Path, config: str, *targets: str) -> list[str]:
     line += ["--snakefile", str(checkout / "Snakefile"), "--configfile", config]
     # Without the dashes Snakemake takes the targets for further config files.
     return [*line, "--", *targets]
+
+
+def shell_lines() -> dict[str, str]:
+    """Return the line that each rule of the workflow gives to a shell."""
+    pattern = r"^rule (\w+):.*?^    shell:\n((?: {8}[^\n]*\n?)+)"
+    return {
+        rule: ast.literal_eval(f"({line})")
+        for path in sorted((ROOT / "workflow/rules").glob("*.smk"))
+        for rule, line in re.findall(pattern, path.read_text(), re.M | re.S)
+    }
 
 
 def end(process: Process, timeout: float = 300) -> Ended:

@@ -8,7 +8,9 @@ import harness
 import pytest
 from harness import MODEL, PREPROCESS, STAGES, TRAIN, Fork
 
+from noisesteps.config import load_study
 from noisesteps.errors import BusyError
+from noisesteps.files import checksum
 from noisesteps.locks import exclusive
 
 FULL = pytest.mark.faults_full
@@ -101,10 +103,41 @@ def test_a_download_waits_for_another_one(tmp_path, monkeypatch, caplog):
     assert "waiting for process" in caplog.text
 
 
+def test_a_fetch_waits_for_another_one(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there/a.bin").write_bytes(b"whole")
+    mirror = {
+        "location": "there",
+        "sha256": {"a.bin": checksum(tmp_path / "there/a.bin")},
+    }
+    values = {"format": "zip", "files": {"a.bin": {}}, "mirror": mirror, "train": 20}
+    harness.write_config(tmp_path, datasets={"mine": values})
+    folder = load_study(tmp_path / "tiny.yaml").resource_folder("mine")
+    with exclusive(tmp_path / folder):
+        second = Fork(tmp_path, "fetch", "--source", "mine")
+        waits = f"waiting for process {os.getpid()} on "
+        harness.wait_until(lambda: waits in second.output(), second)
+        assert not (tmp_path / folder / "a.bin").exists()
+    second.wait().check()
+    assert (tmp_path / folder / "a.bin").exists()
+
+
 def test_a_refused_stage_leaves_no_trace(tmp_path):
     harness.write_config(tmp_path)
     harness.run(tmp_path, *harness.SCORES.command).refused()
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
+
+
+def test_snakemake_leaves_a_study_alone_that_another_holds(tmp_path):
+    harness.write_config(tmp_path)
+    with exclusive(tmp_path / harness.RESULTS):
+        target = (harness.DATA / "dataset.json").as_posix()
+        ended = harness.end(harness.snakemake(tmp_path, target))
+    assert ended.code != 0
+    holder = f"is being written by process {os.getpid()} on "
+    assert f"noisesteps: error: {harness.RESULTS} {holder}" in ended.output
+    assert "Traceback" not in ended.output
+    assert not (tmp_path / harness.DATA).exists()
 
 
 @FULL

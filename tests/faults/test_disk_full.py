@@ -7,8 +7,15 @@ beyond a limit, which fails in the same calls with another errno.
 import os
 
 import harness
+import numpy as np
 import pytest
+import torch
 from harness import CHECKPOINT, STAGES, TABULATE, TRAIN, Fork, SmallFiles
+
+from noisesteps.errors import StageError
+from noisesteps.files import write_array, write_text
+from noisesteps.models import save_state
+from noisesteps.training import checkpoint
 
 PAGE = 4096
 FULL = pytest.mark.faults_full
@@ -94,6 +101,28 @@ def test_a_file_that_may_not_grow_is_named(study, copied, stage):
     assert unharmed(study, copied, stage)
     harness.run(copied, *stage.command).check()
     assert harness.same_files(study, copied, stage.outputs)
+
+
+WRITERS = {
+    "array": lambda path: write_array(path, np.zeros(PAGE - 64, np.uint8)),
+    "weights": lambda path: save_state(path, {"weight": torch.zeros(PAGE)}),
+    "checkpoint": lambda path: checkpoint.save(path, {"w": torch.zeros(PAGE)}, {}),
+    "text": lambda path: write_text(path, "a" * 2 * PAGE),
+}
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_file_that_lacks_its_last_page_has_no_name(small_disk, kind):
+    """Some writers keep the end in a buffer, and say nothing when it is lost."""
+    if small_disk is None:
+        pytest.skip("mounting a file system is not allowed")
+    ballast, path = fill(small_disk, PAGE), small_disk / "file.npy"
+    try:
+        with pytest.raises(StageError, match=r"file\.npy cannot be written"):
+            WRITERS[kind](path)
+    finally:
+        ballast.unlink()
+    assert list(small_disk.iterdir()) == []
 
 
 def test_a_disk_that_fills_up_leaves_the_last_checkpoint(study, on_small_disk):

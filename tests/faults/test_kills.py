@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import time
 
@@ -118,6 +119,9 @@ def test_snakemake_goes_on_after_a_kill_of_the_tree_in_training(
     assert kill_tree(process) >= 2  # Snakemake, and the training that it waits for
     assert harness.end(process).code == -signal.SIGKILL
     assert (folder / CHECKPOINT).exists()
+    # As if it had come between two files of the training.
+    (folder / MODEL).mkdir(parents=True, exist_ok=True)
+    shutil.copy(whole / MODEL / "model.safetensors", folder / MODEL)
     harness.end(harness.snakemake(folder, target)).check()
     assert harness.same_files(whole, folder, TRAIN.outputs)
     assert harness.resumptions(folder)[-1] >= UPDATES // 4 - 3

@@ -1,6 +1,7 @@
 """Names that a shell, a path or a table might take for more than a name."""
 
 import csv
+import re
 import shutil
 from pathlib import Path
 
@@ -119,6 +120,23 @@ def test_paths_are_quoted_in_the_lines_that_snakemake_gives_to_a_shell(tmp_path)
     harness.end(harness.Process(work, line)).check()
     assert (work / record).exists()
     assert nothing_ran(tmp_path)
+
+
+LINES = harness.shell_lines()
+# Names, and numbers that the workflow makes of the study itself.
+SAFE = r"wildcards\.\w+|params\.coordinates|threads|log:q"
+
+
+@pytest.mark.parametrize(("rule", "line"), LINES.items(), ids=LINES)
+def test_a_rule_quotes_what_is_no_name(rule, line):
+    assert "$" not in line.replace('"$NOISESTEPS_CONFIG"', "")
+    assert line.endswith(" > {log:q} 2>&1")
+    assert all(re.fullmatch(SAFE, field) for field in re.findall(r"{(.*?)}", line))
+
+
+def test_every_rule_is_looked_at():
+    stages = {str(stage) for stage in harness.STAGES}
+    assert set(LINES) == stages | {"fetch"}
 
 
 BAD = [

@@ -5,6 +5,7 @@ import pytest
 from harness import (
     CHECKPOINT,
     LOG,
+    MODEL,
     SAMPLE,
     STAGES,
     TABULATE,
@@ -88,3 +89,14 @@ def test_the_last_whole_checkpoint_is_used(study, copied, die, record_property):
     assert harness.leftovers(copied) == []
     record_property("lost_updates", 2)
     assert not (copied / CHECKPOINT).exists()
+
+
+def test_the_checkpoint_stays_until_the_model_is_published(study, copied):
+    """A kill between the weights and their record repeats no update."""
+    for output in TRAIN.outputs:
+        (copied / output).unlink()
+    die = DieRenaming(MODEL / "model.json")
+    assert harness.run(copied, *TRAIN.command, injury=die).code == SIGKILLED
+    harness.run(copied, *TRAIN.command).check()
+    assert harness.resumptions(copied)[-1] == 10  # all of them
+    assert harness.same_files(study, copied, TRAIN.outputs)

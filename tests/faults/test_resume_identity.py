@@ -1,11 +1,22 @@
 """A checkpoint of another config, data set or code is never resumed from."""
 
+import shutil
 from dataclasses import dataclass
 
 import harness
 import pytest
 import yaml
-from harness import CHECKPOINT, PREPROCESS, RESULTS, TRAIN, DieWriting
+from harness import (
+    CHECKPOINT,
+    MODEL,
+    PREPROCESS,
+    RESULTS,
+    SAMPLE,
+    SAMPLES,
+    TRAIN,
+    DieRenaming,
+    DieWriting,
+)
 
 STEPS = {"schedules": ["linear"], "steps": [5, 6]}
 
@@ -90,6 +101,50 @@ def test_the_checkpoint_of_another_number_of_steps_is_not_used(interrupted, tmp_
     (folder / CHECKPOINT).rename(folder / other)
     ended = harness.run(folder, "train", *harness.RUN[:-1], "6").check()
     assert f"{other} is of another run, which differs in model;" in ended.output
+
+
+@pytest.mark.parametrize(
+    ("room", "work"),
+    [(r, w) for w in ("training", "sampling") for r in ("diffusion", "models", w)],
+)
+def test_an_edit_of_the_code_is_another_origin(tmp_path, monkeypatch, room, work):
+    from noisesteps import provenance, stages
+
+    package = tmp_path / "package"
+    shutil.copytree(provenance.PACKAGE, package)
+    monkeypatch.setattr(provenance, "PACKAGE", package)
+    # Without its cache: code is read once in a process.
+    digest = provenance.code_digest.__wrapped__
+    monkeypatch.setattr(stages, "code_digest", digest)
+    before = stages._origin({}, work)
+    with (package / room / "__init__.py").open("a") as file:
+        file.write("# edited\n")
+    assert stages._origin({}, work) != before
+
+
+@dataclass(frozen=True)
+class DieSampled:
+    """Die with all batches saved, when the samples are about to get their name."""
+
+    def __call__(self) -> None:
+        from noisesteps.sampling import samples
+
+        samples.SECONDS_BETWEEN = 0.0
+        DieRenaming(SAMPLES / "images.npy")()
+
+
+def test_images_of_other_weights_are_not_used(copied):
+    from safetensors.torch import load_file, save_file
+
+    from noisesteps.files import read_json
+    from noisesteps.records import write_record
+
+    harness.run(copied, *SAMPLE.command, injury=DieSampled())
+    weights, record = (copied / MODEL / n for n in ("model.safetensors", "model.json"))
+    save_file({name: 2 * w for name, w in load_file(weights).items()}, weights)
+    write_record(record, read_json(record), "model.safetensors", "history.csv")
+    ended = harness.run(copied, *SAMPLE.command).check()
+    assert "which differs in weights; sampling starts anew" in ended.output
 
 
 def test_its_own_checkpoint_is_used(interrupted, tmp_path):

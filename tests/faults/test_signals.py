@@ -62,6 +62,12 @@ def test_a_signal_keeps_every_update(
     assert harness.same_files(whole, folder, TRAIN.outputs)
 
 
+@pytest.mark.parametrize("rule", ["train", "sample"])
+def test_no_shell_stands_between_a_signal_and_the_stage(rule):
+    """A shell that waits for its child dies of SIGTERM and leaves the child alone."""
+    assert harness.shell_lines()[rule].startswith("exec python -m noisesteps ")
+
+
 def batches_done(process):
     found = re.findall(r"sampled (\d+) of", process.output())
     return int(found[-1]) if found else 0
