@@ -10,9 +10,9 @@ rule sets:
         "results/{study}/logs/sets/{set}.log",
     benchmark:
         "results/{study}/benchmarks/sets/{set}.tsv"
+    priority: 1
     conda:
         "../../envs/noisesteps.yaml"
-    priority: 1
     resources:
         mem_mb=memory_mb("sets"),
         runtime=minutes("sets"),
@@ -38,9 +38,9 @@ rule classify:
         "results/{study}/logs/classify/{architecture}/{set}.log",
     benchmark:
         "results/{study}/benchmarks/classify/{architecture}/{set}.tsv"
+    priority: 1
     conda:
         "../../envs/noisesteps.yaml"
-    priority: 1
     threads: gpu_job_threads()
     resources:
         gpu=1,
