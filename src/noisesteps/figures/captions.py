@@ -44,7 +44,7 @@ def _dataset(study: Study, paths: StudyPaths, dataset: str) -> Caption:
     return Caption(
         f"{dataset}: {shown} of {len(images):,} training images",
         f"Real images, {size}, RGB, spread evenly over the set; {held_out:,} further "
-        "images are held out, and no diffusion model sees them.",
+        "images are held out of training.",
         f"A grid of {shown} real training images of {dataset}, {size}.",
     )
 

@@ -196,7 +196,8 @@ def _datasets(counts: DataFrame) -> cells.Table:
         "datasets",
         "Files and images of each data set",
         counts.drop(columns="sha256"),
-        "Held-out images are real images that no diffusion model saw. Files that were "
+        "Held-out images are real images that no diffusion model saw, unless the set "
+        "keeps duplicates: then equal images may lie on both sides. Files that were "
         "found and are neither used nor skipped were not asked for.",
     )
 
