@@ -97,6 +97,7 @@ BAD = [
     ("training.learning_rate", float("nan"), "training.learning_rate"),
     ("network.preset", "ddpm-113m", "multiple of 32, not 16"),
     ("sampling.sampling_steps", 11, "sampling_steps 11 exceeds"),
+    ("sampling.fewer_steps", {"steps": [10, 200]}, "steps 200 is no fewer than"),
     ("classification.batch_size", 1, "classification.batch_size"),
     ("classification.datasets", ["toy_flowers"] * 2, "datasets lists a value twice"),
     ("classification.images_per_class", 600, "images_per_class 600 exceeds"),
@@ -132,6 +133,22 @@ def test_a_file_that_is_no_study_is_named(tmp_path, text):
     file = tmp_path / "study.yaml"
     file.write_text(text)
     with pytest.raises(ConfigError, match=str(file)):
+        load_study(file)
+
+
+def test_fewer_steps_need_a_smaller_number():
+    values = changed("diffusion.steps", [50])
+    values["sampling"]["fewer_steps"] = {}
+    with pytest.raises(ConfigError, match="fewer_steps has no number of steps"):
+        parse_study(values)
+
+
+def test_a_key_that_stands_twice_is_named(tmp_path):
+    """YAML forbids it; PyYAML would take the second."""
+    file = tmp_path / "study.yaml"
+    text = (ROOT / "config" / "demo.yaml").read_text()
+    file.write_text(text + "\nfigures: {dpi: 100}\nfigures: {dpi: 200}\n")
+    with pytest.raises(ConfigError, match="`figures` stands there twice"):
         load_study(file)
 
 

@@ -140,6 +140,11 @@ def test_what_is_no_image_is_refused(content):
     assert refused(content) == "not an image"
 
 
+def test_what_another_program_would_draw_is_refused():
+    """Pillow gives EPS to Ghostscript, which runs it."""
+    assert refused(encoded(noise(16, 16), "EPS")) == "not an image"
+
+
 def test_a_large_file_is_refused_before_it_is_opened(monkeypatch):
     content = encoded(noise(16, 16))
     monkeypatch.setattr(decoder, "MAXIMUM_BYTES", len(content) - 1)

@@ -550,6 +550,12 @@ def test_every_reason_is_written_down(run, tmp_path, caplog):
     assert "stars is smaller by 5 rejected files" in caplog.text
 
 
+def test_a_name_in_a_warning_does_not_break_its_line(run, tmp_path, caplog):
+    bad = {"bad\n\x1b[31m.jpg": b"hello"}
+    run(folder_set(write_folder(tmp_path / "in", {**GREYS, **bad})))
+    assert r"1 rejected files: bad\n\x1b[31m.jpg (not an image)" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("name", "content", "key"),
     [

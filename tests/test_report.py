@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import shlex
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +18,9 @@ from PIL import Image
 import finished_study
 from noisesteps import figures, tables
 from noisesteps.errors import StageError
+from noisesteps.paths import StudyPaths
 from noisesteps.report import build_report, findings
+from noisesteps.report import page as page_module
 
 ROOT = Path(__file__).parents[1]
 STUDY = finished_study.study()
@@ -162,6 +165,13 @@ def test_text_is_escaped(html, page):
     assert "CPU <model>" in page.text
     assert "model" not in page.tags
     assert "CPU <model>" not in html
+
+
+def test_a_command_quotes_the_config_s_name():
+    name = "my $(touch ran); 'study'.yaml"
+    commands = page_module._commands(StudyPaths("mini"), name)
+    assert len(commands) == 3
+    assert all(name in shlex.split(line) for _, _, line in commands)
 
 
 def test_without_classifiers(tmp_path, monkeypatch):

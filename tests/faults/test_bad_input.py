@@ -19,6 +19,7 @@ import yaml
 from harness import DATA, MODEL, REFERENCE, RUN, SAMPLES, SETS
 from scipy.io import savemat
 
+from noisesteps import stages
 from noisesteps.config import load_study
 from noisesteps.data.readers import FLOWERS_FILES
 from noisesteps.files import read_json
@@ -373,6 +374,19 @@ def test_a_bad_data_set_is_named_with_the_remedy(tmp_path, make):
     assert DATASETS[make] in harness.refusal(tmp_path, *PREPARE)
 
 
+def test_a_batch_larger_than_the_images_that_there_are_is_named(tmp_path):
+    """Where the config does not say how many there are."""
+    a_folder(tmp_path, IMAGES, train=None)
+    harness.run(tmp_path, *PREPARE).check()
+    values = yaml.safe_load((tmp_path / "tiny.yaml").read_text())
+    values["datasets"] = {"mine": values["datasets"]["mine"]}
+    values["training"]["batch_size"] = 27
+    del values["classification"]
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(values))
+    message = harness.refusal(tmp_path, "train", "--dataset", "mine", *RUN[2:])
+    assert "training.batch_size 27 exceeds the 26 training images of mine" in message
+
+
 # Stages: what is missing, or was made for another study.
 
 TOO_EARLY = {
@@ -393,6 +407,14 @@ def test_a_stage_run_too_early_says_what_is_missing(tmp_path, case):
     harness.write_config(tmp_path)
     command, said = TOO_EARLY[case]
     assert said in harness.refusal(tmp_path, *command)
+
+
+def test_any_missing_file_is_named(tmp_path, monkeypatch):
+    harness.write_config(tmp_path)
+    lacking = lambda *_: Path("gone.csv").read_text()  # noqa: E731
+    monkeypatch.setattr(stages, "preprocess", lacking)
+    message = harness.refusal(tmp_path, *harness.PREPROCESS.command)
+    assert message == "gone.csv is missing; run the stage that makes it first."
 
 
 CHOICE = harness.CLASSIFY.command

@@ -249,3 +249,4 @@ def test_a_file_changed_after_its_download_is_refused(server, folder):
     for command in (FETCH, ("preprocess", "--dataset", "mine")):
         message = harness.run(folder, *command).refused()
         assert "a.bin" in message
+        assert "sha256" in message.lower().replace("-", "")

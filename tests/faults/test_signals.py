@@ -95,6 +95,7 @@ def test_a_signal_keeps_the_finished_batches(whole, tmp_path, name, record_prope
     assert not (folder / SAMPLES / "images.npy").exists()
 
     rest = harness.run(folder, *SAMPLE.command).check()
+    assert "sampled 1 of 60" not in rest.output
     assert f"sampled {batches_done(process) + 1} of 60" in rest.output
     assert harness.same_files(undisturbed, folder, SAMPLE.outputs)
     assert not (folder / CHECKPOINT.with_name("samples.safetensors")).exists()

@@ -149,7 +149,7 @@ def test_code_in_a_parquet_file_is_not_run(tmp_path):
         b"ARROW:extension:metadata": PICKLE,
     }
     field = pa.field("image", kind, metadata=extension)
-    images = pa.array([{"bytes": PICKLE, "path": "a.png"}] * 3, kind)
+    images = pa.array([{"bytes": PICKLE, "path": "a.png"}] * 30, kind)
     table = pa.table([images], schema=pa.schema([field]))
     pq.write_table(table, archives / "a.parquet")
     assert "mine" in prepare(tmp_path)  # no row is an image
