@@ -107,7 +107,8 @@ def _near_copies(table: DataFrame) -> str:
     ]
     return (
         f"Near-copies among {table['images'].sum() // len(parts):,} generated images: "
-        f"{', '.join(parts)}."
+        f"{', '.join(parts)}. Real images that equal a training image are counted, "
+        "and not shown."
     )
 
 

@@ -146,8 +146,8 @@ def fewer_steps(study: Study, paths: StudyPaths, _: str | None) -> Caption:
     return Caption(
         "Few steps: bad to train with, or only to sample with?",
         f"{conditions(fid)} {intervals(fid)} Where the model of T = {largest:,} does "
-        "better in few steps than a model trained with as few, few steps are not to "
-        "blame, but a schedule cut to them.",
+        "better in few steps than a model trained with as few, the number of "
+        "steps alone does not explain it.",
         f"Line charts of {fid['metric'].iloc[0]} over the sampling steps. "
         + " ".join(shown),
     )
