@@ -160,9 +160,12 @@ def _write_reference(chosen: Study, paths: StudyPaths, dataset: str) -> None:
         "metric": METRIC,
         "images": chosen.sampling.images,
         "held_out": 24 if known else 4,
+        "duplicates": 0,
         "reference_images": 12,
         "floor": measures(42.5) if known else None,
-        "floor_reason": None if known else "4 images are held out, fewer than 8",
+        "floor_reason": None
+        if known
+        else "4 distinct images are held out, fewer than 8",
         "copies": {"feature": copies, "pixel": copies} if known else None,
         "provenance": PROVENANCE,
     }
@@ -171,7 +174,7 @@ def _write_reference(chosen: Study, paths: StudyPaths, dataset: str) -> None:
     _write_nearest(paths.reference(dataset), held_out, min(12, train), first=6)
 
 
-def _shared(run: Run) -> dict[str, object]:
+def shared(run: Run) -> dict[str, object]:
     return {
         "dataset": run.dataset,
         "schedule": run.schedule,
@@ -194,7 +197,7 @@ def _write_model(paths: StudyPaths, run: Run) -> None:
         "terminal_snr": signal**2 / (1 - signal**2),
         "prior_divergence": signal**2 / 10,
     }
-    write_json(paths.model(run) / "model.json", _shared(run) | model)
+    write_json(paths.model(run) / "model.json", shared(run) | model)
     with (paths.model(run) / "history.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(
@@ -228,8 +231,8 @@ def _write_samples(chosen: Study, paths: StudyPaths, run: Run) -> None:
         "seconds_per_image": steps / 1000,
         "copies": {"feature": copies, "pixel": copies},
     }
-    write_json(paths.samples(run) / "sample.json", _shared(run) | sample)
-    write_json(paths.score(run) / "score.json", _shared(run) | scored)
+    write_json(paths.samples(run) / "sample.json", shared(run) | sample)
+    write_json(paths.score(run) / "score.json", shared(run) | scored)
     size = chosen.preprocess.image_size
     np.save(paths.samples(run) / "images.npy", _pictures(images, size, run.steps))
     scores = chosen.sampling.images * chosen.sampling.seeds

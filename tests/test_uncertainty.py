@@ -12,17 +12,24 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.special import gammaln
 
-from noisesteps.evaluation import Statistics, frechet_distance
+from noisesteps.evaluation import (
+    Statistics,
+    frechet_distance,
+    kernel_distance,
+    precision_recall,
+)
 from noisesteps.uncertainty import (
     Difference,
     Interval,
     Plateau,
     difference,
+    exact_interval,
     find_plateau,
     holm,
     mean_interval,
     more_often,
     paired_difference,
+    share_interval,
 )
 
 NOMINAL = 0.95
@@ -120,6 +127,92 @@ def frechet_coverage(features, reference, expected) -> float:
             for row in features
         ]
     )
+
+
+SHARES = (0.002, 0.005, 0.02, 0.08, 0.3, 0.92, 0.995)
+
+
+@pytest.mark.parametrize("share", SHARES)
+@pytest.mark.parametrize(("repeats", "cases"), [(2, 64), (4, 128), (8, 64), (5, 512)])
+def test_the_interval_of_a_share_covers_near_nought_and_one(repeats, cases, share):
+    """Cases are whole: an exact interval covers more than it says where few are."""
+    random = np.random.default_rng(repeats)
+    drawn = random.binomial(cases, share, (2000, repeats)) / cases
+    coverage = share_coverage(drawn, cases, share)
+    assert coverage >= NOMINAL - TOLERANCE
+    if repeats > 2 and cases * repeats * min(share, 1 - share) > 30:
+        assert coverage <= NOMINAL + TOLERANCE
+
+
+@pytest.mark.parametrize("share", [0.02, 0.08, 0.5, 0.95])
+def test_the_interval_of_a_share_covers_the_luck_of_training(share):
+    """Each repeat has a share of its own; one of 0.02 spreads by 0.011."""
+    random = np.random.default_rng(1)
+    own = random.beta(share * 150, (1 - share) * 150, (2000, 4))
+    drawn = random.binomial(128, own) / 128
+    assert share_coverage(drawn, 128, share) >= NOMINAL - TOLERANCE
+
+
+def share_coverage(drawn: np.ndarray, cases: int, truth: float) -> float:
+    return np.mean([covered(share_interval(row, cases), truth) for row in drawn])
+
+
+@pytest.mark.parametrize(("shift", "spread"), [(0.0, 1.0), (1.6, 0.6), (2.4, 0.4)])
+def test_the_intervals_of_precision_and_recall_cover(shift, spread):
+    """Their expectation is that of 4,000 other sets; from near 0 to near 1."""
+    random = np.random.default_rng(2)
+    reference = random.normal(size=(64, 12)).astype(np.float32)
+
+    def measured(rows: int) -> np.ndarray:
+        drawn = random.normal(shift / 3, spread, (rows, 64, 12)).astype(np.float32)
+        found = [precision_recall(samples, reference) for samples in drawn]
+        return np.array([(one.precision, one.recall) for one in found])
+
+    expected = measured(4000).mean(axis=0)
+    repeated = measured(600 * 4).reshape(600, 4, 2)
+    for place, truth in enumerate(expected):
+        coverage = share_coverage(repeated[..., place], 64, truth)
+        assert coverage >= NOMINAL - TOLERANCE, (truth, coverage)
+
+
+def test_the_interval_of_a_share_is_students_away_from_the_ends():
+    shares = [0.4, 0.5, 0.45, 0.6]
+    assert share_interval(shares, 64) == mean_interval(shares)
+    few = share_interval([0.0, 0.0, 1 / 64, 0.0], 64)
+    assert (few.low, few.high) == (0.0, pytest.approx(exact_interval(1, 256)[1]))
+    none = share_interval([0.0] * 4, 64)
+    assert (none.low, none.high) == (0.0, pytest.approx(1 - 0.025 ** (1 / 256)))
+
+
+@pytest.mark.parametrize("shares", [[0.5, 1.2], [-0.1, 0.2]])
+def test_what_is_no_share_is_refused(shares):
+    with pytest.raises(ValueError, match=r"lie in \[0, 1\]"):
+        share_interval(shares, 64)
+
+
+@pytest.mark.parametrize("repeats", [3, 5])
+def test_the_interval_of_a_kernel_score_covers(repeats):
+    """For x ~ N(0, s² I) the cubic kernel's expectation is a polynomial."""
+    dimensions, deviation, images = 16, 0.8, 40
+    random = np.random.default_rng(repeats)
+    reference = random.normal(0.1, 1.0, (60, dimensions))
+    gram = (reference @ reference.T / dimensions + 1) ** 3
+    within = (gram.sum() - np.trace(gram)) / (60 * 59)
+    squares = np.square(reference).sum(axis=1)
+    between = 1 + 3 * deviation**2 * squares.mean() / dimensions**2
+    expected = 1 + 3 * deviation**4 / dimensions + within - 2 * between
+    drawn = random.normal(0, deviation, (600, repeats, images, dimensions))
+    found = [
+        [
+            kernel_distance(
+                samples, reference, subset_size=images, subsets=8, generator=random
+            ).mean
+            for samples in row
+        ]
+        for row in drawn
+    ]
+    share = np.mean([covered(mean_interval(row), expected) for row in found])
+    assert share == pytest.approx(NOMINAL, abs=TOLERANCE)
 
 
 @pytest.mark.parametrize(("counts", "deviation"), [((5, 5), 1.0), ((4, 9), 4.0)])
@@ -327,6 +420,7 @@ def test_a_clear_best_is_found():
         candidates=(300,),
         decided=True,
         test="one-sided Welch t-tests against the best, Bonferroni, 95%",
+        assumptions="independent repeats, near normal, whose spreads may differ",
         reason="T = 100, 200, 400 and 500 score significantly worse than the best",
     )
 

@@ -60,10 +60,10 @@ HEADINGS = {
 }
 # Columns that state conditions: said once where every row says the same.
 CONDITIONS = {
-    "batch_size", "dataset", "device", "epochs", "extractor", "held_out", "identical",
-    "images", "interval_over", "method", "metric", "models", "optimizer_steps",
-    "parameters", "reference_images", "repeats", "repetitions", "runs",
-    "sampling_seeds", "schedule", "sets", "steps", "test", "test_images",
+    "assumptions", "batch_size", "dataset", "device", "epochs", "extractor", "held_out",
+    "identical", "images", "interval_over", "method", "metric", "models",
+    "optimizer_steps", "parameters", "reference_images", "repeats", "repetitions",
+    "runs", "sampling_seeds", "schedule", "sets", "steps", "test", "test_images",
     "train_images", "training_seed", "training_seeds",
 }  # fmt: skip
 # Columns of fractions that are shown in per cent.
@@ -209,6 +209,8 @@ def _is_number(column: Series) -> bool:
 
 def _write(column: Series, keep: bool = True) -> list[Cell]:
     """Write the cells of one column; for `keep` see `aligned`."""
+    if column.name == "candidates" and not _is_number(column):
+        return [Cell(_several(value)) for value in column]
     if not _is_number(column):
         return [Cell(_words(value)) for value in column]
     values = [None if pd.isna(value) else float(value) for value in column]
@@ -224,6 +226,10 @@ def _words(value: object) -> str:
     if pd.isna(value):
         return MISSING
     return {True: "yes", False: "no"}[value] if value in (True, False) else str(value)
+
+
+def _several(numbers: str) -> str:
+    return ", ".join(f"{int(number):,}" for number in numbers.split())
 
 
 def _texts(column: Series, values: list[float], keep: bool) -> list[str]:

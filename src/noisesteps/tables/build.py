@@ -108,6 +108,7 @@ COLUMNS = {
         "images": COUNT,
         "sets": COUNT,
         "held_out": COUNT,
+        "duplicates": COUNT,
         "reference_images": COUNT,
     },
     "plateau": {
@@ -122,6 +123,7 @@ COLUMNS = {
         "repeats": COUNT,
         "interval_over": TEXT,
         "test": TEXT,
+        "assumptions": TEXT,
         "reason": TEXT,
     },
     "schedules": {

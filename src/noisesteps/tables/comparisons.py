@@ -46,6 +46,7 @@ def plateau_rows(runs: list[Run], paths: StudyPaths) -> Iterator[dict[str, Any]]
             "repeats": best.repeats,
             "interval_over": interval_over(best_records),
             "test": found.test,
+            "assumptions": found.assumptions,
             "reason": found.reason,
         }
 

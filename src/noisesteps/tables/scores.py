@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
@@ -17,6 +16,7 @@ from noisesteps.uncertainty import (
     holm,
     mean_interval,
     more_often,
+    share_interval,
 )
 
 # Columns of fid.csv by the keys of the records.
@@ -62,6 +62,12 @@ def repeats(records: Records, measure: str = "fid") -> list[float]:
     return list(records[0][measure])
 
 
+def images_each(records: Records) -> int:
+    """Return the images that each of `repeats` is of."""
+    samplings = records[0]["seeds"] if len(records) > 1 else 1
+    return records[0]["images"] * samplings
+
+
 def interval_over(records: Records) -> str:
     """Name what the interval of a score covers."""
     if len(records) > 1:
@@ -89,12 +95,11 @@ def columns_of(name: str, interval: Interval) -> dict[str, float | None]:
     }
 
 
-def _measured(column: str, values: list[float]) -> dict[str, float | None]:
-    """Return the mean of repeats over three columns; a share's ends stay in [0, 1]."""
-    found = mean_interval(values)
-    if column in SHARES and found.low is not None:
-        found = replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))
-    return columns_of(column, found)
+def _measured(column: str, values: list[float], images: int) -> dict[str, float | None]:
+    """Return the mean of repeats, each of so many images, over three columns."""
+    if column in SHARES:
+        return columns_of(column, share_interval(values, images))
+    return columns_of(column, mean_interval(values))
 
 
 def infinity(records: Records) -> Interval:
@@ -125,7 +130,7 @@ def fid_rows(runs: list[Run], paths: StudyPaths) -> Iterator[dict[str, Any]]:
     ).items():
         row = dict(group[0])
         for measure, column in MEASURES.items():
-            row |= _measured(column, repeats(group, measure))
+            row |= _measured(column, repeats(group, measure), images_each(group))
         row |= columns_of("fid_infinity", infinity(group))
         theirs = fids.get((dataset, steps)) if schedule == SCHEDULE else None
         yield row | {
@@ -143,7 +148,7 @@ def fid_rows(runs: list[Run], paths: StudyPaths) -> Iterator[dict[str, Any]]:
 def floor(dataset: str, paths: StudyPaths) -> dict[str, Any]:
     """Make a row of floor.csv: what real held-out images score, the same way."""
     path = paths.reference(dataset) / "reference.json"
-    names = ("floor", "metric", "images", "held_out", "reference_images")
+    names = ("floor", "metric", "images", "held_out", "duplicates", "reference_images")
     record = read_record(path, "reference", names)
     scores = record["floor"]
     row: dict[str, Any] = record | {"dataset": dataset}
@@ -151,7 +156,7 @@ def floor(dataset: str, paths: StudyPaths) -> dict[str, Any]:
         return row | {"sets": 0} | dict.fromkeys(("value", "low", "high"))
     row["sets"] = len(scores["fid"])
     for measure, column in MEASURES.items():
-        row |= _measured(column, scores[measure])
+        row |= _measured(column, scores[measure], record["images"])
     return row | columns_of("fid_infinity", Interval(**scores["fid_infinity"]))
 
 

@@ -8,10 +8,12 @@ from noisesteps.uncertainty.intervals import (
     Difference,
     Interval,
     difference,
+    exact_interval,
     holm,
     mean_interval,
     more_often,
     paired_difference,
+    share_interval,
 )
 from noisesteps.uncertainty.plateau import Plateau, find_plateau
 
@@ -20,9 +22,11 @@ __all__ = [
     "Interval",
     "Plateau",
     "difference",
+    "exact_interval",
     "find_plateau",
     "holm",
     "mean_interval",
     "more_often",
     "paired_difference",
+    "share_interval",
 ]

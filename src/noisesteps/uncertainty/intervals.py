@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy  # its `stats` are imported when first used: that takes half a second
-from scipy.special import stdtrit
+from scipy.special import betaincinv, stdtrit
+
+FEW = 20  # of either outcome: a mean of so few is not near normal
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval
     Assumes independent repeats whose distribution is near normal. A Fréchet score of
     many features is: over scores of simulated features the 95 % interval covered their
     exact expectation 93 to 95 times of 100, and 92 only for a single feature of 32 or
-    fewer images. Shares of few images close to 0 or 1 are not.
+    fewer images. Shares close to 0 or 1 are not: see `share_interval`.
 
     Parameters
     ----------
@@ -91,6 +93,70 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval
     error = values.std(ddof=1) / math.sqrt(len(values))
     half = float(stdtrit(len(values) - 1, (1 + confidence) / 2) * error)
     return Interval(mean, mean - half, mean + half, len(values))
+
+
+def share_interval(
+    shares: Sequence[float], cases: int, confidence: float = 0.95
+) -> Interval:
+    """Return the mean of repeated shares with an interval that holds near 0 and 1.
+
+    It is `mean_interval`'s, cut at 0 and 1, where all repeats together have 20 cases
+    or more of either outcome. Below that, or where all repeats are equal, it reaches
+    as far as Clopper and Pearson's exact interval of all cases, too (1934): Student's
+    alone covered a share of 0.005 in 90 of 100 simulations, or was none. Simulated
+    with 2 to 8 repeats of 64 to 512 cases and shares from 0.002 to 0.5, it covered in
+    94 of 100 or more, and above 98 only below those 20 cases or of 2 repeats. Where
+    each repeat has a share of its own, from a beta distribution of concentration 150,
+    it covered in 94 of 100 or more; in 88 where that spread is as large as the share.
+
+    Parameters
+    ----------
+    shares
+        One a repeat, in [0, 1].
+    cases
+        Images that each share is of.
+    confidence
+        Probability that the interval covers the share, between 0 and 1.
+
+    Raises
+    ------
+    ValueError
+        If there is no share, one is outside [0, 1], `cases` is below 1, or
+        `confidence` is no probability.
+    """
+    found = mean_interval(shares, confidence)
+    if cases < 1 or not all(0 <= share <= 1 for share in shares):
+        raise ValueError(f"shares of {cases} cases lie in [0, 1], not {shares!r}.")
+    low = found.value if found.low is None else max(found.low, 0.0)
+    high = found.value if found.high is None else min(found.high, 1.0)
+    total = cases * len(shares)
+    happened = found.value * total
+    if found.low is None or min(happened, total - happened) < FEW:
+        exact_low, exact_high = exact_interval(happened, total, confidence)
+        low, high = min(low, exact_low), max(high, exact_high)
+    return Interval(found.value, low, high, found.repeats)
+
+
+def exact_interval(
+    happened: float, cases: int, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Return Clopper and Pearson's (1934) interval of a probability.
+
+    It covers at least as often as it says, for any number of independent cases.
+
+    Parameters
+    ----------
+    happened, cases
+        How often it happened, from 0 to `cases`, and of how many cases.
+    confidence
+        Probability that the interval covers, between 0 and 1.
+    """
+    tail = (1 - confidence) / 2
+    low = betaincinv(happened, cases - happened + 1, tail) if happened else 0.0
+    high = 1.0
+    if happened < cases:
+        high = betaincinv(happened + 1, cases - happened, 1 - tail)
+    return float(low), float(high)
 
 
 def difference(

@@ -31,6 +31,8 @@ class Plateau:
         Whether any T could be ruled out.
     test
         Name of the test and its confidence.
+    assumptions
+        What the test takes for granted.
     reason
         Why the data decide, or do not, in one clause.
     """
@@ -40,6 +42,7 @@ class Plateau:
     candidates: tuple[int, ...]
     decided: bool
     test: str
+    assumptions: str
     reason: str
 
 
@@ -105,6 +108,7 @@ def find_plateau(
         candidates=candidates,
         decided=len(candidates) < len(values),
         test=f"{TEST}, {confidence * 100:g}%",
+        assumptions=ASSUMPTIONS,
         reason=reason,
     )
 
