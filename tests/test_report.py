@@ -129,7 +129,7 @@ def test_every_figure_is_there_with_its_words(page):
         "110.0; linear_scaled leaves 0.1% and scores 220.0: +110.0 [+107.7, +112.3], "
         "worse (p < 0.001).",
         "The best score is 101.1 [98.6, 103.6], of linear, T = 900: 0.9 s an image.",
-        "What should one use? The fastest that cannot be told from the best.",
+        "What should one use? The fastest that cannot be told from the best:",
         "8 real held-out images score 42.5 [40.0, 45.0] against the training images",
         "No floor is known: too few real images are held out.",
         "Generating an image takes 0.9 s at T = 900 and 0.1 s at T = 100 (medians over "

@@ -107,8 +107,7 @@ def _near_copies(table: DataFrame) -> str:
     ]
     return (
         f"Near-copies among {table['images'].sum() // len(parts):,} generated images: "
-        f"{', '.join(parts)}. Real images that equal a training image are counted, "
-        "and not shown."
+        f"{', '.join(parts)}. Real images that equal a training image are left out."
     )
 
 

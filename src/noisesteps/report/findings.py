@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pandas import DataFrame
@@ -45,7 +45,7 @@ class Section:
     each_dataset
         Tell one data set after the other, each from its own rows.
     short
-        Called with the tables; returns the answer over all data sets in a sentence.
+        Called with the tables; returns the answer over all data sets, line by line.
     note
         Called with the tables; returns what holds of all data sets: tests, intervals.
     """
@@ -55,7 +55,7 @@ class Section:
     tell: Callable[..., Iterable[str]]
     see: tuple[str, ...] = ()
     each_dataset: bool = False
-    short: Callable[..., str] | None = None
+    short: Callable[..., list[str]] | None = None
     note: Callable[..., str] | None = None
 
 
@@ -151,14 +151,14 @@ class Part:
 class Told:
     """A section as the reader sees it.
 
-    `anchor` is its place on the page, `short` its answer in a sentence and `note` the
-    small print, or nothing.
+    `anchor` is its place on the page, `short` its answer in lines and `note` the small
+    print, or nothing.
     """
 
     anchor: str
     title: str
     parts: list[Part]
-    short: str = ""
+    short: Sequence[str] = ()
     note: str = ""
 
 

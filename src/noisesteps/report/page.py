@@ -196,9 +196,10 @@ def _datasets(counts: DataFrame) -> cells.Table:
         "datasets",
         "Files and images of each data set",
         counts.drop(columns="sha256"),
-        "Held-out images are real images that no diffusion model saw, unless the set "
-        "keeps duplicates: then equal images may lie on both sides. Files that were "
-        "found and are neither used nor skipped were not asked for.",
+        "No diffusion model is trained on held-out images. Those that equal a training "
+        "image, where a set keeps duplicates, are left out of what real images score, "
+        "of their near-copies and of the classifiers' test. Files that were found and "
+        "are neither used nor skipped were not asked for.",
     )
 
 

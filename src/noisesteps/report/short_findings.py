@@ -1,4 +1,4 @@
-"""The findings in short: one answer to each question, over all data sets.
+"""The findings in short: one answer to each question, over all data sets, in lines.
 
 Like the long ones they are computed from the tables; a difference counts where its p
 value, corrected after Holm, is below 5 %.
@@ -22,13 +22,13 @@ from noisesteps.report.score_findings import (
 from noisesteps.tables.comparisons import TRAINED
 
 
-def on_steps(plateau: DataFrame) -> str:
+def on_steps(plateau: DataFrame) -> list[str]:
     """Name the smallest T that does as well as the best, for each schedule."""
     told = [
-        f"with {schedule}, {_smallest(rows)}"
+        f"With {schedule}, {_smallest(rows)}."
         for schedule, rows in plateau.groupby("schedule", sort=False)
     ]
-    return f"The smallest T that cannot be told from the best: {'; '.join(told)}."
+    return ["The smallest T that cannot be told from the best:", *told]
 
 
 def _smallest(rows: DataFrame) -> str:
@@ -43,12 +43,12 @@ def _smallest(rows: DataFrame) -> str:
     return ", ".join(parts)
 
 
-def on_schedules(table: DataFrame) -> str:
+def on_schedules(table: DataFrame) -> list[str]:
     """Say at which T another schedule scores unlike linear, and how often."""
-    return " ".join(
+    return [
         f"{schedule} {listed(_at_each_t(rows))}."
         for schedule, rows in table.groupby("schedule", sort=False)
-    )
+    ]
 
 
 def _at_each_t(rows: DataFrame) -> list[str]:
@@ -65,19 +65,20 @@ def _at_each_t(rows: DataFrame) -> list[str]:
     return [f"{words} {listed(places)}" for words, places in found.items()]
 
 
-def on_fewer_steps(table: DataFrame) -> str:
+def on_fewer_steps(table: DataFrame) -> list[str]:
     """Say whether training with a large T beats training with a small one."""
     rows = table[(table["way"] != TRAINED) & table["difference"].notna()]
     if rows.empty:
-        return "No model was trained with as few steps, so nothing can be compared."
+        return ["No model was trained with as few steps, so nothing can be compared."]
     told = [
-        f"{schedule}, {method_name(way)}: {_compared(found)}"
+        f"{schedule}, {method_name(way)}: {_compared(found)}."
         for (schedule, way), found in rows.groupby(["schedule", "way"], sort=False)
     ]
-    return (
+    lead = (
         f"The model of T = {rows['trained_steps'].max():,} sampled in fewer steps, "
-        f"against models trained with as few. {'; '.join(told)}."
+        "against models trained with as few:"
     )
+    return [lead, *told]
 
 
 def _compared(rows: DataFrame) -> str:
@@ -98,46 +99,46 @@ def _counts(rows: DataFrame) -> dict[str, int]:
     return {word: count for word, count in counts.items() if count}
 
 
-def on_use(table: DataFrame) -> str:
+def on_use(table: DataFrame) -> list[str]:
     """Name the fastest way that does as well as the best, for each data set."""
     told = []
     for dataset, rows in table.groupby("dataset", sort=False):
         if rows["candidate"].all() and len(rows) > 1:
-            told.append(f"{dataset}: the data do not decide")
+            told.append(f"{dataset}: the data do not decide.")
             continue
         _, fastest = best_and_fastest(rows)
         named = [
             f"{way_name(row)} ({row['value']:.1f})" for _, row in fastest.iterrows()
         ]
         took = seconds(fastest["seconds_per_image"].iloc[0])
-        told.append(f"{dataset}: {' or '.join(named)}, {took} an image")
-    return f"The fastest that cannot be told from the best. {'; '.join(told)}."
+        told.append(f"{dataset}: {' or '.join(named)}, {took} an image.")
+    return ["The fastest that cannot be told from the best:", *told]
 
 
-def on_copies(table: DataFrame) -> str:
+def on_copies(table: DataFrame) -> list[str]:
     """Say which models repeat training images more often than real images would."""
     found = table[table["p_holm"] < LEVEL]
     models = dict.fromkeys(
         f"{copier_name(row)} ({row['dataset']})" for _, row in found.iterrows()
     )
     if models:
-        return f"More near-copies than among real images: {listed(list(models))}."
+        return [f"More near-copies than among real images: {listed(list(models))}."]
     copies = [
         f"{rows['copies'].sum():,} by {SPACES[space]}"
         for space, rows in table.groupby("space", sort=False)
     ]
     images = table["images"].sum() // len(copies)
-    return (
+    return [
         f"No model is shown to. Near-copies among {images:,} generated images: "
         f"{listed(copies)}."
-    )
+    ]
 
 
-def on_classifiers(effects: DataFrame) -> str:
+def on_classifiers(effects: DataFrame) -> list[str]:
     """Say for each architecture whether generated images help."""
     mix = effects[effects["set"] == "mix"]
     told = [
         f"{architecture}: {answer(rows)}"
         for architecture, rows in mix.groupby("architecture", sort=False)
     ]
-    return " ".join(told) or "The study does not train on real and generated images."
+    return told or ["The study does not train on real and generated images."]
