@@ -99,9 +99,24 @@ def test_sets_are_balanced_labelled_and_apart(seed, train, held_out):
     assert all(source.startswith("held_out") for source in built["test"].sources)
 
 
+def test_a_held_out_image_that_is_trained_on_too_tests_nothing():
+    real, _ = pools(train=(9, 12), held_out=(5, 5))
+    random = np.random.default_rng(0)
+    train, held_out = (
+        random.integers(0, 256, (count, 3, 2, 2), dtype=np.uint8) for count in (9, 6)
+    )
+    held_out[1], held_out[3] = train[4], train[7, :, :, ::-1]
+    real["flowers"] = Images(train, held_out)
+    built = build_set("test", real, {}, images_per_class=3, seed=0)
+    expected = tuple(f"held_out[{place}]" for place in (0, 2, 4, 5))
+    assert built.sources[:4] == expected
+    np.testing.assert_array_equal(built.images[:4], held_out[[0, 2, 4, 5]])
+    assert np.bincount(built.labels).tolist() == [4, 4]
+
+
 def test_the_seed_chooses():
     first, again, other = (
-        build_sets(*pools((90, 90)), images_per_class=5, seed=seed)
+        build_sets(*pools((30, 30)), images_per_class=5, seed=seed)
         for seed in (1, 1, 2)
     )
     for name in first:

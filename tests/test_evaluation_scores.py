@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from noisesteps.data.array import Images
 from noisesteps.errors import StageError
 from noisesteps.evaluation import (
     Extractor,
@@ -42,7 +43,8 @@ def images(count: int, seed: int = 0) -> np.ndarray:
 
 
 def described(extractor, train, held_out, count=10):
-    return describe(train, held_out, extractor, images=count, key=(0, "reference"))
+    dataset = Images(train, held_out)
+    return describe(dataset, extractor, images=count, key=(0, "reference"))
 
 
 def scored(samples, extractor, reference, count=10, seeds=1):
@@ -80,7 +82,7 @@ def test_too_few_held_out_images_give_no_floor(extractor):
     _, _, record = described(extractor, images(20), images(3, seed=1))
     assert record["floor"] is None
     assert record["floor_reason"] == (
-        "3 images are held out, fewer than the 10 of sampling.images"
+        "3 distinct images are held out, fewer than the 10 of sampling.images"
     )
     _, _, record = described(extractor, images(20), images(0))
     assert record["copies"] is None
@@ -88,16 +90,31 @@ def test_too_few_held_out_images_give_no_floor(extractor):
 
 def test_copies_are_counted_among_held_out_images_too(extractor):
     train, held_out = images(60), images(12, seed=1)
-    held_out[3] = train[5]
     held_out[7] = np.clip(train[9].astype(int) + 4, 0, 255)
-    held_out[8] = train[2][..., ::-1]
+    held_out[8] = np.clip(train[2][..., ::-1].astype(int) + 4, 0, 255)
     _, rows, record = described(extractor, train, held_out)
-    assert (rows[3]["pixel_index"], rows[7]["pixel_index"]) == (5, 9)
+    assert (rows[7]["pixel_index"], rows[8]["pixel_index"]) == (9, 2)
     difference = held_out[7].astype(float) - train[9]
     assert rows[7]["pixel_distance"] == pytest.approx(np.linalg.norm(difference))
     assert rows[7]["pixel_relative"] < 0.5 < rows[0]["pixel_relative"]
-    assert record["copies"]["pixel"]["copies"] == 3
-    assert record["copies"]["feature"]["copies"] == 2  # not the mirrored one
+    assert record["copies"]["pixel"]["copies"] == 2
+    assert record["copies"]["feature"]["copies"] == 1  # not the mirrored one
+
+
+def test_held_out_images_that_are_trained_on_too_are_no_real_images(extractor):
+    """With them the floor would fall, and a model that memorises would look usual."""
+    train, held_out = images(60), images(22, seed=1)
+    with_equals = np.concatenate([held_out, train[:5], train[5:9, :, :, ::-1]])
+    _, _, expected = described(extractor, train, held_out)
+    _, rows, record = described(extractor, train, with_equals)
+    assert (record["held_out"], record["duplicates"]) == (31, 9)
+    for measure in ("fid", "kid", "precision", "recall"):
+        assert record["floor"][measure] == pytest.approx(expected["floor"][measure])
+    assert record["copies"] == expected["copies"]
+    assert record["copies"]["pixel"]["images"] == 22
+    assert len(rows) == 31  # each is named beside the training image that it equals
+    _, _, record = described(extractor, train, train[:12])
+    assert (record["floor"], record["copies"], record["duplicates"]) == (None, None, 12)
 
 
 def test_every_score_is_of_images_of_its_own(extractor):

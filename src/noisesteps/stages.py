@@ -306,8 +306,7 @@ def reference(study: Study, dataset: str, device: torch.device) -> None:
     provenance = Provenance("reference", settings)
     images = load_images(paths.data(dataset))
     described, neighbours, record = describe(
-        images.train,
-        images.held_out,
+        images,
         _extractor(study, device),
         images=study.sampling.images,
         key=(study.seed, "reference", dataset),

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from noisesteps.classification.augmentation import augment
-from noisesteps.data.array import Images
+from noisesteps.data.array import Images, unseen
 from noisesteps.errors import StageError
 from noisesteps.files import write_array, write_text
 from noisesteps.seeds import numpy_generator
@@ -116,7 +116,7 @@ def build_set(
         `origin_repeated`: Origin's images twice;
         `origin_augmented`: Origin's images and one augmented version of each;
         `test`: as many held-out images of each class as the smallest class has, chosen
-        by seed.
+        by seed among those that are no training images too (`data.unseen`).
     real
         Each class's training and held-out images; the order numbers the labels.
     generated
@@ -133,9 +133,7 @@ def build_set(
         If a class has too few images, or if images differ in size.
     """
     if name == "test":
-        held_out = {part: images.held_out for part, images in real.items()}
-        smallest = max(1, min(len(images) for images in held_out.values()))
-        return _build(held_out, "held_out", smallest, seed)
+        return _test_set(real, seed)
     train = {part: images.train for part, images in real.items()}
     if name == "synthesis":
         return _synthesis(train, generated, images_per_class, seed)
@@ -151,6 +149,13 @@ def build_set(
             made = _synthesis(train, generated, images_per_class, seed)
             return _join(origin, made)
     raise ValueError(f"there is no set {name}")
+
+
+def _test_set(real: Mapping[str, Images], seed: int) -> LabelledSet:
+    held_out = {part: images.held_out for part, images in real.items()}
+    distinct = {part: unseen(images) for part, images in real.items()}
+    smallest = max(1, min(len(positions) for positions in distinct.values()))
+    return _build(held_out, "held_out", smallest, seed, distinct)
 
 
 def _synthesis(
@@ -180,19 +185,25 @@ def _augmented(origin: LabelledSet, seed: int) -> LabelledSet:
 
 
 def _build(
-    pools: Mapping[str, np.ndarray], part: str, count: int, seed: int
+    pools: Mapping[str, np.ndarray],
+    part: str,
+    count: int,
+    seed: int,
+    eligible: Mapping[str, np.ndarray] | None = None,
 ) -> LabelledSet:
-    """Take `count` images of every class from its pool."""
+    """Take `count` images of every class, of all or of those at `eligible`."""
     _require_one_size(pools)
-    for name, images in pools.items():
-        if len(images) < count:
+    if eligible is None:
+        eligible = {name: np.arange(len(images)) for name, images in pools.items()}
+    for name, positions in eligible.items():
+        if len(positions) < count:
             raise StageError(
-                f"{name} has {len(images)} {part.replace('_', '-')} images, but the "
+                f"{name} has {len(positions)} {part.replace('_', '-')} images, but the "
                 f"classifiers need {count}; {REMEDIES[part]}."
             )
     chosen = {
-        name: _choose(len(images), count, part, name, seed)
-        for name, images in pools.items()
+        name: _choose(positions, count, part, name, seed)
+        for name, positions in eligible.items()
     }
     return LabelledSet(
         np.concatenate([pools[name][rows] for name, rows in chosen.items()]),
@@ -202,12 +213,14 @@ def _build(
     )
 
 
-def _choose(available: int, count: int, part: str, name: str, seed: int) -> np.ndarray:
-    """Return `count` ascending indices below `available`."""
+def _choose(
+    positions: np.ndarray, count: int, part: str, name: str, seed: int
+) -> np.ndarray:
+    """Return `count` of `positions`, ascending."""
     if part == "generated":
-        return np.arange(count)
-    order = numpy_generator(seed, "sets", name, part).permutation(available)
-    return np.sort(order[:count])
+        return positions[:count]
+    order = numpy_generator(seed, "sets", name, part).permutation(len(positions))
+    return np.sort(positions[order[:count]])
 
 
 def _join(first: LabelledSet, second: LabelledSet) -> LabelledSet:

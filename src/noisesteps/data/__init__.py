@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from noisesteps.data.array import Images, labels, load_images
+from noisesteps.data.array import Images, labels, load_images, unseen
 from noisesteps.data.download import fetch
 
 if TYPE_CHECKING:
     from noisesteps.data.preparation import prepare
 
-__all__ = ["Images", "fetch", "labels", "load_images", "prepare"]
+__all__ = ["Images", "fetch", "labels", "load_images", "prepare", "unseen"]
 
 
 def __getattr__(name: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +25,8 @@ class Images:
     train
         uint8 (N, 3, H, W), RGB, 0 to 255: the images that diffusion models see.
     held_out
-        The same, for the images that no diffusion model sees; N may be 0.
+        The same, for the images that no diffusion model is trained on; N may be 0.
+        Where the source has duplicates, some may equal a training image: see `unseen`.
     """
 
     train: np.ndarray
@@ -59,6 +61,28 @@ def load_images(folder: str | Path) -> Images:
     if images.shape != (train + held_out, 3, size, size) or images.dtype != np.uint8:
         raise _unprepared(folder, "images.npy does not match dataset.json")
     return Images(train=images[:train], held_out=images[train:])
+
+
+def unseen(images: Images) -> np.ndarray:
+    """Return which held-out images no model has seen, as ascending positions, int64.
+
+    An official split, or duplicates that are kept, may put equal images on both sides.
+    Such an image, or its mirror image, was trained on: it would lower what real images
+    score, raise their share of near-copies and be known to a classifier.
+    """
+    trained = {_digest(image) for image in images.train}
+    return np.array(
+        [
+            position
+            for position, image in enumerate(images.held_out)
+            if trained.isdisjoint((_digest(image), _digest(image[..., ::-1])))
+        ],
+        np.int64,
+    )
+
+
+def _digest(image: np.ndarray) -> bytes:
+    return hashlib.sha256(image.tobytes()).digest()
 
 
 def load_samples(folder: str | Path) -> np.ndarray:

@@ -308,7 +308,8 @@ def _warn(
         crossing = sum(split[one] != split[other] for one, other in duplicates.kept)
         logger.warning(
             "%s keeps %d duplicate files (%s); %d of them are held out although their "
-            "equal is trained on, or the reverse",
+            "equal is trained on, or the reverse: scores of real images, near-copies "
+            "and classifier tests leave such held-out images out",
             name,
             len(duplicates.kept),
             _named([f"{one} = {other}" for one, other in duplicates.kept]),

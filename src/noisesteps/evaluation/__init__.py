@@ -7,11 +7,8 @@ extrapolated to infinitely many samples, and near-copies of training images.
 from noisesteps.evaluation.copies import (
     COPY_RATIO,
     CopyShare,
-    CopyThreshold,
-    copy_threshold,
     near_copies,
     nearer,
-    nearest,
     nearest_relative,
 )
 from noisesteps.evaluation.extractors import Extractor, load_extractor
@@ -32,13 +29,11 @@ from noisesteps.evaluation.statistics import Statistics
 __all__ = [
     "COPY_RATIO",
     "CopyShare",
-    "CopyThreshold",
     "Extractor",
     "KernelDistance",
     "PrecisionRecall",
     "Reference",
     "Statistics",
-    "copy_threshold",
     "describe",
     "frechet_distance",
     "frechet_infinity",
@@ -47,7 +42,6 @@ __all__ = [
     "load_extractor",
     "near_copies",
     "nearer",
-    "nearest",
     "nearest_relative",
     "neighbour_radii",
     "precision_recall",

@@ -4,8 +4,7 @@ A model that memorises makes them, and no other score here shows it: a training 
 is as real as an image can be. So each generated image's nearest training image is
 looked up, and the share of near-copies is compared with that among real images, which
 the model never saw. A near-copy is an image much nearer to one training image than to
-the next ones (`nearest_relative`), or nearer than real images almost ever are
-(`copy_threshold`).
+the next ones (`nearest_relative`).
 """
 
 from __future__ import annotations
@@ -13,40 +12,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import betaincinv
 
 from noisesteps.errors import StageError
 from noisesteps.evaluation.distances import squared_distances
+from noisesteps.uncertainty import exact_interval
 
 COPY_RATIO = 0.5  # of the distance to the next nearest (`nearest_relative`)
-REAL_SHARE = 0.01
-ROUNDING = 1e-4  # of the largest distance: features of equal images differ by less
 QUERIES = 512  # at a time
-
-
-@dataclass(frozen=True)
-class CopyThreshold:
-    """How near a real image that was held out comes to a training image.
-
-    Attributes
-    ----------
-    distance
-        Below it lie `expected` of the real images that are no duplicates; None where
-        there are none.
-    expected
-        The share of further real images that is expected below `distance`: 0.01, or
-        1 / (images + 1) where fewer than 99 images leave nothing lower to choose.
-    duplicates
-        How many held-out images equal a training image. They are left out: the
-        archive's own copies would hide the model's.
-    images
-        How many real images `distance` is made of.
-    """
-
-    distance: float | None
-    expected: float | None
-    duplicates: int
-    images: int
 
 
 @dataclass(frozen=True)
@@ -69,41 +41,6 @@ class CopyShare:
     high: float
     copies: int
     images: int
-
-
-def nearest(
-    queries: np.ndarray, references: np.ndarray, *, chunk: int = 256
-) -> tuple[np.ndarray, np.ndarray]:
-    """Find each query's nearest reference in Euclidean distance.
-
-    Parameters
-    ----------
-    queries
-        (N, ...): features (N, D) or images (N, C, H, W).
-    references
-        (M, ...) of the same shape behind the first axis; a memory map is read by
-        chunks.
-    chunk
-        References at a time. In memory are 512 queries and one chunk in float64: for
-        images of 128 × 128 pixels 0.3 GB. For uint8 the result does not depend on it,
-        since whole numbers do not round.
-
-    Returns
-    -------
-    indices
-        int64 (N,): the nearest reference; for uint8 the first of several.
-    distances
-        float64 (N,): root of the summed squares, in the units of the values.
-
-    Raises
-    ------
-    StageError
-        If there is no reference.
-    ValueError
-        If the shapes differ.
-    """
-    indices, distances, _ = _search(queries, references, chunk, others=0)
-    return indices, distances
 
 
 def nearest_relative(
@@ -130,15 +67,24 @@ def nearest_relative(
 
     Parameters
     ----------
-    queries, references, chunk
-        As for `nearest`.
+    queries
+        (N, ...): features (N, D) or images (N, C, H, W).
+    references
+        (M, ...) of the same shape behind the first axis; a memory map is read by
+        chunks.
     neighbours
         How many of the next nearest references; where there are fewer, all.
+    chunk
+        References at a time. In memory are 512 queries and one chunk in float64: for
+        images of 128 × 128 pixels 0.3 GB. For uint8 the result does not depend on it,
+        since whole numbers do not round.
 
     Returns
     -------
-    indices, distances
-        As of `nearest`.
+    indices
+        int64 (N,): the nearest reference; for uint8 the first of several.
+    distances
+        float64 (N,): root of the summed squares, in the units of the values.
     relative
         float64 (N,): the quotient, from 0 (an exact copy) to 1.
 
@@ -166,9 +112,9 @@ def nearer(
 ) -> tuple[np.ndarray, ...]:
     """Keep for each query the nearer of two answers, the first if equal.
 
-    `nearer(nearest(images, training), nearest(images[..., ::-1], training))` finds
-    mirrored copies too, which a model makes that saw its training images mirrored. Do
-    the same to the real images that the share is compared with.
+    Asked for the images and for their mirror images it finds mirrored copies too, which
+    a model makes that saw its training images mirrored. Do the same to the real images
+    that the share is compared with.
     """
     closer = second[1] < first[1]
     return tuple(
@@ -176,79 +122,32 @@ def nearer(
     )
 
 
-def copy_threshold(
-    real_distances: np.ndarray, duplicates: np.ndarray | None = None
-) -> CopyThreshold:
-    """Choose the distance below which an image counts as a near-copy.
-
-    It is the 1 % quantile of the distances of real images that were held out to their
-    nearest training image, estimated such that 1 % of *further* real images are
-    expected below it. A model without memory, as good as the data, has about that
-    share of "copies". But a blurred image is near to every image in pixels, so that a
-    model that is bad in this way has more: compare `nearest_relative`.
-
-    Assumes that held-out and training images are drawn alike. Near-duplicates between
-    them (another crop, another compression) lower the threshold and hide copies: of
-    faces from an archive where 2.5 % were such, copies with noise of 20 grey levels.
-
-    Parameters
-    ----------
-    real_distances
-        What `nearest` found for held-out images, (n,).
-    duplicates
-        bool (n,): which of them to leave out. By default those that equal a training
-        image: at distance 0, or, since a network rounds, within 1e-4 of the largest
-        distance. `relative < COPY_RATIO` leaves out near-duplicates too.
-    """
-    real_distances = np.asarray(real_distances, np.float64)
-    if duplicates is None:
-        duplicates = real_distances <= ROUNDING * real_distances.max(initial=0)
-    distinct = real_distances[~duplicates]
-    count = int(np.sum(duplicates))
-    if not len(distinct):
-        return CopyThreshold(None, None, count, 0)
-    # Weibull's plotting position: the k-th smallest of n has k / (n + 1) of further
-    # draws below it, whatever the distribution.
-    distance = np.quantile(distinct, REAL_SHARE, method="weibull")
-    expected = max(REAL_SHARE, 1 / (len(distinct) + 1))
-    return CopyThreshold(float(distance), expected, count, len(distinct))
-
-
-def near_copies(distances: np.ndarray, threshold: float) -> CopyShare:
-    """Return the share of images nearer to a training image than the threshold.
+def near_copies(relative: np.ndarray) -> CopyShare:
+    """Return the share of images whose relative distance is below `COPY_RATIO`.
 
     Assumes that the images are independent draws of one model.
 
     Parameters
     ----------
-    distances
-        What `nearest` or `nearest_relative` found for generated images, (N,).
-    threshold
-        `CopyThreshold.distance` for distances, `COPY_RATIO` for relative ones. What
-        is at 0 is a copy whatever the threshold.
+    relative
+        What `nearest_relative` found for the images, (N,); at 0 is an exact copy.
 
     Raises
     ------
     StageError
         If there is no image.
     """
-    distances = np.asarray(distances)
-    if not len(distances):
+    if not len(relative):
         raise StageError("There is no generated image to look for copies among.")
-    copies = int(((distances < threshold) | (distances == 0)).sum())
-    count = len(distances)
-    # Clopper & Pearson 1934: the exact interval of 95 %.
-    low = betaincinv(copies, count - copies + 1, 0.025) if copies else 0.0
-    high = betaincinv(copies + 1, count - copies, 0.975) if copies < count else 1.0
-    return CopyShare(copies / count, float(low), float(high), copies, count)
+    copies, count = int(np.sum(relative < COPY_RATIO)), len(relative)
+    low, high = exact_interval(copies, count)
+    return CopyShare(copies / count, low, high, copies, count)
 
 
 def _search(
     queries: np.ndarray, references: np.ndarray, chunk: int, others: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return indices and distances, and the squares (N, 1 + others) of the nearest."""
-    if not len(references):
-        raise StageError("There is no training image to look for copies of.")
     if queries.shape[1:] != references.shape[1:]:
         raise ValueError(
             f"queries are {queries.shape[1:]}, references {references.shape[1:]}"

@@ -12,13 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from noisesteps.data.array import Images, unseen
 from noisesteps.errors import StageError
-from noisesteps.evaluation.copies import (
-    COPY_RATIO,
-    near_copies,
-    nearer,
-    nearest_relative,
-)
+from noisesteps.evaluation.copies import near_copies, nearer, nearest_relative
 from noisesteps.evaluation.extractors import Extractor
 from noisesteps.evaluation.frechet import frechet_distance
 from noisesteps.evaluation.infinity import frechet_infinity_interval
@@ -53,8 +49,7 @@ class Reference:
 
 
 def describe(
-    train: np.ndarray,
-    held_out: np.ndarray,
+    dataset: Images,
     extractor: Extractor,
     *,
     images: int,
@@ -66,12 +61,13 @@ def describe(
     are biased, and this shows by how much. It is taken from as many disjoint sets of
     held-out images as there are, 8 at most; where there is not one, it is None and
     `floor_reason` says so. The share of near-copies among the held-out images tells
-    how many there are without a model that memorises.
+    how many there are without a model that memorises. Neither counts a held-out image
+    that is a training image too (`data.unseen`): they are the record's `duplicates`.
 
     Parameters
     ----------
-    train, held_out
-        uint8 (N, 3, H, W) images of one data set.
+    dataset
+        Training and held-out images.
     extractor
         The network that computes the features.
     images
@@ -93,22 +89,27 @@ def describe(
     StageError
         If there are fewer than two training images.
     """
-    features = extractor.features(train)
+    features = extractor.features(dataset.train)
     statistics = Statistics.of(features, extractor.name, extractor.digest)
-    reference = Reference(statistics, features, train)
-    real = extractor.features(held_out)
-    neighbours = _neighbours(real, held_out, reference)
-    real = real[numpy_generator(*key, "floor").permutation(len(real))]
+    reference = Reference(statistics, features, dataset.train)
+    real = extractor.features(dataset.held_out)
+    neighbours = _neighbours(real, dataset.held_out, reference)
+    distinct = unseen(dataset)
+    order = numpy_generator(*key, "floor").permutation(len(distinct))
+    real = real[distinct[order]]
     blocks = [
         real[start : start + images]
         for start in range(0, len(real) - images + 1, images)
     ][:FLOOR_SETS]
     record = _record(statistics, extractor) | {
         "images": images,
-        "held_out": len(held_out),
+        "held_out": len(dataset.held_out),
+        "duplicates": len(dataset.held_out) - len(distinct),
         "floor": _measure(blocks, reference, key) if blocks else None,
-        "floor_reason": None if blocks else _too_few(len(held_out), images),
-        "copies": _copies(neighbours),
+        "floor_reason": None if blocks else _too_few(len(distinct), images),
+        "copies": _copies(
+            {name: found[distinct] for name, found in neighbours.items()}
+        ),
     }
     return reference, _rows(neighbours), record
 
@@ -246,13 +247,15 @@ def _copies(neighbours: dict[str, np.ndarray]) -> dict[str, Any] | None:
     if not len(neighbours["image"]):
         return None
     return {
-        space: asdict(near_copies(neighbours[f"{space}_relative"], COPY_RATIO))
-        for space in SPACES
+        space: asdict(near_copies(neighbours[f"{space}_relative"])) for space in SPACES
     }
 
 
-def _too_few(held_out: int, images: int) -> str:
-    return f"{held_out} images are held out, fewer than the {images} of sampling.images"
+def _too_few(distinct: int, images: int) -> str:
+    return (
+        f"{distinct} distinct images are held out, fewer than the {images} of "
+        "sampling.images"
+    )
 
 
 def _record(reference: Statistics, extractor: Extractor) -> dict[str, Any]:
