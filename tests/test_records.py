@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from noisesteps import provenance
 from noisesteps.errors import BusyError, StageError
 from noisesteps.files import atomic, read_json, sweep, write_array, writing
 from noisesteps.locks import exclusive
@@ -158,3 +160,25 @@ def test_a_failure_under_a_lock_leaves_no_new_folders(tmp_path):
         Path(tmp_path, "new", "kept").touch()
         raise StageError("no")
     assert [path.name for path in tmp_path.rglob("*")] == ["new", "kept"]
+
+
+def test_the_revision_is_gits_in_a_checkout_and_in_a_worktree(tmp_path, monkeypatch):
+    def git(*words: str) -> str:
+        name = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+        return subprocess.run(
+            ["git", "-C", str(tmp_path / "checkout"), *name, *words],
+            check=True, capture_output=True, text=True,
+        ).stdout.strip()  # fmt: skip
+
+    (tmp_path / "checkout").mkdir()
+    git("init", "--quiet", "--initial-branch", "trunk")
+    git("commit", "--quiet", "--allow-empty", "--message", "first")
+    git("worktree", "add", "--quiet", "-b", "other", str(tmp_path / "other"))
+    git("worktree", "add", "--quiet", "--detach", str(tmp_path / "detached"))
+    git("commit", "--quiet", "--allow-empty", "--message", "second")
+    git("pack-refs", "--all")
+    first, second = git("rev-parse", "HEAD~1"), git("rev-parse", "HEAD")
+    expected = {"checkout": second, "other": first, "detached": first, "none": None}
+    for place, commit in expected.items():
+        monkeypatch.setattr(provenance, "PACKAGE", tmp_path / place / "src/noisesteps")
+        assert provenance.revision.__wrapped__() == commit

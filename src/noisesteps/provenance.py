@@ -37,7 +37,7 @@ def revision() -> str | None:
     """Return the commit that the checkout stands on, or None outside of one."""
     git = PACKAGE.parents[1] / ".git"
     try:
-        head = (git / "HEAD").read_text().strip()
+        head, git = _head(git)
         if not head.startswith("ref: "):
             return head
         name = head.removeprefix("ref: ")
@@ -47,6 +47,19 @@ def revision() -> str | None:
         return next(line.split()[0] for line in packed if line.endswith(f" {name}"))
     except (OSError, StopIteration):
         return None
+
+
+def _head(git: Path) -> tuple[str, Path]:
+    """Return what HEAD holds, and the folder with the branches.
+
+    In a worktree, `.git` is a file that names a folder with its HEAD, and that folder
+    names the one that all worktrees share.
+    """
+    if git.is_dir():
+        return (git / "HEAD").read_text().strip(), git
+    own = Path(git.read_text().removeprefix("gitdir:").strip())
+    shared = own / (own / "commondir").read_text().strip()
+    return (own / "HEAD").read_text().strip(), shared
 
 
 def library_versions() -> dict[str, str]:
