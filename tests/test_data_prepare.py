@@ -471,6 +471,7 @@ def test_a_large_image_in_a_parquet_file_is_rejected_unread(run, tmp_path, monke
 # Folders.
 
 
+@pytest.mark.timeout(60)  # a pipe that is opened is waited for
 def test_folder_labels_and_links(run, tmp_path):
     root = write_folder(
         tmp_path / "my pictures",

@@ -10,7 +10,8 @@ import harness
 import numpy as np
 import pytest
 import torch
-from harness import CHECKPOINT, STAGES, TABULATE, TRAIN, Fork, SmallFiles
+import yaml
+from harness import CHECKPOINT, PREPROCESS, STAGES, TABULATE, TRAIN, Fork, SmallFiles
 
 from noisesteps.errors import StageError
 from noisesteps.files import write_array, write_text
@@ -123,6 +124,29 @@ def test_a_file_that_lacks_its_last_page_has_no_name(small_disk, kind):
     finally:
         ballast.unlink()
     assert list(small_disk.iterdir()) == []
+
+
+def test_an_array_that_has_no_room_is_refused_and_ends_no_process(on_small_disk):
+    """A store to a mapped file would be SIGBUS where a page in the middle is missing.
+
+    The decoded images lie beside the array until it is whole, and have room.
+    """
+    config = on_small_disk / "tiny.yaml"
+    values = yaml.safe_load(config.read_text())
+    values["preprocess"]["image_size"] = 32
+    config.write_text(yaml.safe_dump(values))
+    harness.run(on_small_disk, *PREPROCESS.command).check()
+    array = on_small_disk / harness.DATA / "images.npy"
+    decoded = array.stat().st_size
+    assert decoded > 8 * PAGE
+    ballast = fill(
+        on_small_disk, remove(on_small_disk, PREPROCESS) + decoded - 4 * PAGE
+    )
+    message = harness.run(on_small_disk, *PREPROCESS.command).refused()
+    assert "images.npy cannot be written" in message
+    assert not array.exists()
+    ballast.unlink()
+    harness.run(on_small_disk, *PREPROCESS.command).check()
 
 
 def test_a_disk_that_fills_up_leaves_the_last_checkpoint(study, on_small_disk):
