@@ -7,6 +7,7 @@ import subprocess
 import time
 
 import pytest
+import torch
 import yaml
 
 from noisesteps import devices
@@ -144,3 +145,28 @@ def test_a_device_that_is_not_there_is_refused(name):
 
 def test_a_device_says_what_it_is():
     assert "thread" in devices.describe(devices.select_device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "training", "units", "last"),
+    [
+        ("cuda", torch.bfloat16, True, False, True),
+        ("cuda", torch.float16, False, False, True),
+        ("cuda", torch.float32, False, True, False),
+        ("cpu", torch.bfloat16, False, True, True),
+        ("cpu", torch.bfloat16, False, False, False),
+        ("cpu", torch.bfloat16, True, True, False),
+        ("cpu", torch.float16, False, True, False),
+        ("cpu", torch.float32, False, True, False),
+    ],
+)
+def test_channels_lie_side_by_side_where_that_is_faster(
+    device, dtype, training, units, last, monkeypatch
+):
+    capabilities = {"amx_bf16": units}
+    monkeypatch.setattr(
+        torch.cpu, "get_capabilities", lambda: capabilities, raising=False
+    )
+    layout = devices.memory_format(torch.device(device), dtype, training=training)
+    expected = torch.channels_last if last else torch.contiguous_format
+    assert layout is expected

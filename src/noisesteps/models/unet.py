@@ -19,6 +19,7 @@ from noisesteps.models.blocks import (
     HEAD_CHANNELS,
     NORM_EPS,
     DownLevel,
+    GroupNorm,
     Middle,
     UpLevel,
 )
@@ -110,7 +111,7 @@ class UNet(nn.Module):
         self.down_blocks = nn.ModuleList(self._down_levels(time))
         self.mid_block = Middle(channels[-1], time, groups)
         self.up_blocks = nn.ModuleList(self._up_levels(time))
-        self.conv_norm_out = nn.GroupNorm(groups, channels[0], NORM_EPS)
+        self.conv_norm_out = GroupNorm(groups, channels[0], NORM_EPS)
         self.conv_out = nn.Conv2d(channels[0], IMAGE_CHANNELS, 3, padding=1)
 
     def _down_levels(self, time: int) -> list[DownLevel]:

@@ -96,7 +96,7 @@ def generate(
         one image, or `partial` cannot be written.
     """
     process = diffusion.respaced(sampling.sampling_steps or diffusion.steps)
-    layout = memory_format(device, DTYPES[sampling.precision])
+    layout = memory_format(device, DTYPES[sampling.precision], training=False)
     network.to(device=device, memory_format=layout)
     if sampling.compile:
         compile_for_device(network, "sampling.compile")

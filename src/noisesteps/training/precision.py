@@ -55,7 +55,7 @@ class Precision:
             logger.warning(
                 "training.precision fp16 is slow on the CPU; fp32 and bf16 are faster."
             )
-        self.memory_format = memory_format(device, self.dtype)
+        self.memory_format = memory_format(device, self.dtype, training=True)
         self.scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
 
     @property
