@@ -18,6 +18,7 @@ from benchmarks.rows import Row
 from benchmarks.settings import Settings, settings_for
 
 RESULT = Path("results/benchmarks/speed.json")
+BASELINE = Path("benchmarks/baseline.json")
 PAGE = Path("docs/performance.md")
 # Each library that computes has its own threads.
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -126,8 +127,10 @@ def _measure(settings: Settings, names: list[str], most: int) -> list[Row]:
 
 
 @main.command()
-@click.argument("result", type=click.Path(exists=True, path_type=Path))
-@click.argument("baseline", type=click.Path(exists=True, path_type=Path))
+@click.argument("result", type=click.Path(exists=True, path_type=Path), default=RESULT)
+@click.argument(
+    "baseline", type=click.Path(exists=True, path_type=Path), default=BASELINE
+)
 @click.option(
     "--tolerance",
     type=click.FloatRange(0, 1),

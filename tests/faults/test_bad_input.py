@@ -117,7 +117,7 @@ NO_STUDIES = {
 }
 
 
-# A value without end would be printed until memory has one, and nothing interrupts that.
+# A value without end would be printed until memory ends, and nothing interrupts that.
 @pytest.mark.timeout(60, method="thread")
 @pytest.mark.parametrize("case", NO_STUDIES)
 def test_a_file_that_is_no_study_is_named(tmp_path, case):
