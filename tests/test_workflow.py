@@ -14,6 +14,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from noisesteps import figures, tables
 from noisesteps.config import parse_study
 from noisesteps.paths import StudyPaths
 
@@ -187,6 +188,24 @@ def test_the_rules_and_the_package_agree_on_every_path(tiny):
     assert (tiny / paths.report).exists()
     temporary = list((tiny / "results").rglob("*partial*"))
     assert temporary == []
+
+
+@pytest.mark.workflow
+def test_snakemakes_own_report_has_captions_and_labels(tiny):
+    """Its page holds as JSON what was built: by path, with labels and a caption."""
+    page = tiny / "snakemake.html"
+    done = snakemake(tiny, "--configfile", "tiny.yaml", "--report", str(page))
+    assert done.returncode == 0, done.stderr[-5000:]
+    text = page.read_text()
+    study, paths = parse_study(TINY), StudyPaths("tiny")
+    built = [paths.figure(name) for name in figures.figure_names(study)]
+    built += [paths.table(name) for name in tables.table_names(study)]
+    for path in [*built, paths.report]:
+        start = text.index(f'"{path.as_posix()}": {{"name"')
+        entry, _ = json.JSONDecoder().raw_decode(text, text.index("{", start))
+        assert len(re.sub("<.*?>", "", entry["caption"])) > 80
+        assert all(entry["labels"].values())
+    assert "asks how many noise steps a diffusion model needs" in text
 
 
 @pytest.mark.workflow
