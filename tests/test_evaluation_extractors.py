@@ -15,6 +15,7 @@ from torch.nn import functional
 from torch_fidelity import feature_extractor_inceptionv3 as torch_fidelity_inception
 
 from noisesteps.config import Distribution
+from noisesteps.data.array import Images
 from noisesteps.errors import DataError, StageError
 from noisesteps.evaluation import describe, extractors, load_extractor, score
 
@@ -144,8 +145,9 @@ def test_efficientnet_knows_a_butterfly(efficientnet):
 @needs_archives
 def test_flowers_are_nearer_to_flowers_than_to_faces(efficientnet):
     flowers = real_flowers(24)
+    dataset = Images(flowers[:12], flowers[12:])
     reference, _, record = describe(
-        flowers[:12], flowers[12:], efficientnet, images=12, key=(0, "flowers")
+        dataset, efficientnet, images=12, key=(0, "flowers")
     )
     _, _, faces = score(
         real_faces(12), efficientnet, reference, images=12, seeds=1, key=(0, "faces")
