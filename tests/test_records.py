@@ -64,6 +64,15 @@ def test_a_changed_record_is_refused_and_spaces_are_not(tmp_path):
         read_json(path)
 
 
+def test_a_record_of_files_without_its_checksum_is_refused(tmp_path):
+    (tmp_path / "a.txt").write_text("a")
+    write_record(tmp_path / "a.json", {"a": 1}, "a.txt")
+    text = (tmp_path / "a.json").read_text()
+    (tmp_path / "a.json").write_text(text.replace("record_sha256", "record_sha257"))
+    with pytest.raises(ValueError, match="SHA-256 is missing"):
+        read_json(tmp_path / "a.json")
+
+
 def test_a_file_is_compared_with_its_record(tmp_path):
     (tmp_path / "a.bin").write_bytes(b"whole")
     write_record(tmp_path / "r.json", {}, "a.bin")
