@@ -4,6 +4,7 @@ import logging
 import re
 import struct
 import sys
+import time
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -255,6 +256,16 @@ def wandb_records(path: Path) -> list:
     return records
 
 
+def ended_records(path: Path) -> list:
+    """Wait for the run's last record: another process writes them, which may be slow."""
+    for _ in range(300):
+        records = wandb_records(path)
+        if any(record.HasField("exit") for record in records):
+            break
+        time.sleep(0.1)
+    return records
+
+
 def test_wandb_works_offline(tmp_path, monkeypatch):
     wandb = pytest.importorskip("wandb")
     monkeypatch.chdir(tmp_path)
@@ -269,7 +280,7 @@ def test_wandb_works_offline(tmp_path, monkeypatch):
 
     paths = sorted((logs / "wandb").glob("offline-run-*/*.wandb"))
     assert len(paths) == 2
-    records = [record for path in paths for record in wandb_records(path)]
+    records = [record for path in paths for record in ended_records(path)]
     runs = [record.run for record in records if record.HasField("run")]
     assert len({run.run_id for run in runs}) == 1
     assert {run.display_name for run in runs} == {"toy/linear/T10"}
