@@ -257,7 +257,7 @@ def wandb_records(path: Path) -> list:
 
 
 def ended_records(path: Path) -> list:
-    """Wait for the run's last record: another process writes them, which may be slow."""
+    """Wait for the run's last record: another process writes it, maybe late."""
     for _ in range(300):
         records = wandb_records(path)
         if any(record.HasField("exit") for record in records):
