@@ -68,7 +68,8 @@ def unseen(images: Images) -> np.ndarray:
 
     An official split, or duplicates that are kept, may put equal images on both sides.
     Such an image, or its mirror image, was trained on: it would lower what real images
-    score, raise their share of near-copies and be known to a classifier.
+    score, raise their share of near-copies and be known to a classifier. Images are
+    compared pixel by pixel: one photograph encoded twice is two images.
     """
     trained = {_digest(image) for image in images.train}
     return np.array(
