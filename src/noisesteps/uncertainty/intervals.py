@@ -107,7 +107,8 @@ def share_interval(
     with 2 to 8 repeats of 64 to 512 cases and shares from 0.002 to 0.5, it covered in
     94 of 100 or more, and above 98 only below those 20 cases or of 2 repeats. Where
     each repeat has a share of its own, from a beta distribution of concentration 150,
-    it covered in 93 of 100 or more; in 78 to 88 where it is as large as the share, or more.
+    it covered in 93 of 100 or more; in 78 to 88 where that spread is as large as the
+    share or larger.
 
     Parameters
     ----------
