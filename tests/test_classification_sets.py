@@ -255,7 +255,10 @@ def test_no_corner_is_blank(size, scale, right, down, angle):
             {"generated": (5, 6)},
             "flowers has 5 generated images, .* `noisesteps sample`",
         ),
-        ({"held_out": (5, 0)}, "butterflies has 0 held-out images, .* need 1; hold"),
+        (
+            {"held_out": (5, 0)},
+            "butterflies has 0 distinct held-out images, .* need 1; hold",
+        ),
     ],
 )
 def test_too_few_images_are_named(sizes, message):

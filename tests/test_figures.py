@@ -14,7 +14,7 @@ from drawn import clipped, lines, texts
 from noisesteps import figures, tables
 from noisesteps.config import parse_study
 from noisesteps.errors import ConfigError, StageError
-from noisesteps.figures import accuracy, costs, effects, grids, scores, style
+from noisesteps.figures import accuracy, copies, costs, effects, grids, scores, style
 from noisesteps.figures.drawing import DRAW
 from noisesteps.figures.inputs import evenly, figure_kind, rows_shown
 from noisesteps.paths import Run, StudyPaths
@@ -469,3 +469,11 @@ def test_captions_tell_the_numbers(paths):
     assert "mix minus origin: +10.0 [+7.5, +12.5];" in words.alt
     assert "−1.0 [−6.0, +4.0], not distinguishable from zero" in words.alt
     assert "not the choice of images" in words.text
+
+
+@pytest.mark.parametrize(
+    ("relative", "text"),
+    [(0.0, "0.00"), (0.0015, "< 0.01"), (0.0049, "< 0.01"), (0.4, "0.40")],
+)
+def test_only_an_exact_copy_reads_as_one(relative, text):
+    assert copies.shown_distance(relative) == text

@@ -23,6 +23,7 @@ from noisesteps.files import write_array, write_text
 from noisesteps.seeds import numpy_generator
 
 COLUMNS = ("index", "label", "class", "source")
+PARTS = {"held_out": "distinct held-out"}  # where a part's name is no word
 REMEDIES = {
     "train": "lower classification.images_per_class or train on more images",
     "generated": "run `noisesteps sample` for it again",
@@ -198,7 +199,7 @@ def _build(
     for name, positions in eligible.items():
         if len(positions) < count:
             raise StageError(
-                f"{name} has {len(positions)} {part.replace('_', '-')} images, but the "
+                f"{name} has {len(positions)} {PARTS.get(part, part)} images, but the "
                 f"classifiers need {count}; {REMEDIES[part]}."
             )
     chosen = {

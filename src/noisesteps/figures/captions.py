@@ -8,7 +8,7 @@ from pandas import DataFrame, Series
 
 from noisesteps.config import Classification, Study
 from noisesteps.figures import sources
-from noisesteps.figures.copies import SPACES, Neighbours, neighbours
+from noisesteps.figures.copies import SPACES, Neighbours, neighbours, shown_distance
 from noisesteps.figures.effects import LEVEL, outcome, points
 from noisesteps.figures.grids import DATASET_ROWS, columns_shown
 from noisesteps.figures.inputs import (
@@ -89,8 +89,10 @@ def _copies(study: Study, paths: StudyPaths, dataset: str) -> Caption:
 
 def _closest(found: Neighbours) -> str:
     pair = found.generated[0]
-    beside = f", real images {found.real[0].relative:.2f}" if found.real else ""
-    return f"{pair.relative:.2f} ({pair.name}){beside}"
+    beside = ""
+    if found.real:
+        beside = f", real images {shown_distance(found.real[0].relative)}"
+    return f"{shown_distance(pair.relative)} ({pair.name}){beside}"
 
 
 def _first(study: Study) -> str:
@@ -107,7 +109,8 @@ def _near_copies(table: DataFrame) -> str:
     ]
     return (
         f"Near-copies among {table['images'].sum() // len(parts):,} generated images: "
-        f"{', '.join(parts)}. Real images that equal a training image are left out."
+        f"{', '.join(parts)}. Real images that equal a training image pixel for "
+        "pixel are left out."
     )
 
 

@@ -170,11 +170,16 @@ def _draw_pair(
         )  # fmt: skip
     _write(
         figure, left, top + SIDE + 0.04,
-        f"{pair.relative:.2f}" + (", near-copy" if copied else ""),
+        shown_distance(pair.relative) + (", near-copy" if copied else ""),
         size=8, colour=VERMILION if copied else INK,
     )  # fmt: skip
     name = pair.name.replace(", in ", ",\nin ")  # a pair is too narrow for one line
     _write(figure, left, top + SIDE + 0.17, name, size=7.5, colour=QUIET)
+
+
+def shown_distance(relative: float) -> str:
+    """Write a relative distance; what is no exact copy never reads as one."""
+    return f"{relative:.2f}" if relative >= 0.005 or relative == 0 else "< 0.01"
 
 
 def _write(
