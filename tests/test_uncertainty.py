@@ -184,6 +184,10 @@ def test_the_interval_of_a_share_is_students_away_from_the_ends():
     assert (none.low, none.high) == (0.0, pytest.approx(1 - 0.025 ** (1 / 256)))
 
 
+def test_one_share_has_no_interval():
+    assert share_interval([0.25], 64) == Interval(0.25, None, None, 1)
+
+
 @pytest.mark.parametrize("shares", [[0.5, 1.2], [-0.1, 0.2]])
 def test_what_is_no_share_is_refused(shares):
     with pytest.raises(ValueError, match=r"lie in \[0, 1\]"):

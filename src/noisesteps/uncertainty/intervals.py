@@ -119,6 +119,11 @@ def share_interval(
     confidence
         Probability that the interval covers the share, between 0 and 1.
 
+    Returns
+    -------
+    Interval
+        `low` and `high` are None for a single share, as for every other score.
+
     Raises
     ------
     ValueError
@@ -128,6 +133,8 @@ def share_interval(
     found = mean_interval(shares, confidence)
     if cases < 1 or not all(0 <= share <= 1 for share in shares):
         raise ValueError(f"shares of {cases} cases lie in [0, 1], not {shares!r}.")
+    if found.repeats < 2:
+        return found
     low = found.value if found.low is None else max(found.low, 0.0)
     high = found.value if found.high is None else min(found.high, 1.0)
     total = cases * len(shares)
