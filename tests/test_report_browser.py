@@ -251,6 +251,21 @@ def test_paper_shows_everything_but_the_controls(visit):
     assert len(re.findall(rb"/Type /Page\b", paper)) > 5
 
 
+def test_paper_shows_the_first_rows_of_a_long_table(visit):
+    with visit() as page:
+        rows = page.locator("#table-scores ~ details tbody tr")
+        written, visible = rows.count(), "all => all.filter(r => r.offsetHeight).length"
+        assert written > 40
+        said = page.get_by_text(f"the first 40 of {written} rows")
+        assert said.count() == 1
+        page.evaluate(OPEN_ALL)
+        assert rows.evaluate_all(visible) == written
+        assert said.first.is_hidden()
+        page.emulate_media(media="print")
+        assert rows.evaluate_all(visible) == 40
+        assert said.first.is_visible()
+
+
 def test_without_scripts_it_can_be_read(visit):
     with visit(java_script_enabled=False) as page:
         assert page.locator("figure img").first.is_visible()

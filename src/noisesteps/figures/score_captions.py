@@ -116,6 +116,7 @@ def measures(study: Study, paths: StudyPaths, dataset: str) -> Caption:
         if floor["sets"]
         else " Too few images are held out to score real ones the same way."
     )
+    bands = f"{intervals(table)}{_of_shares(table)}"
     shown = [
         f"{measure_name(measure, metric)}, {name}: {_measure(rows, measure)}."
         for measure in MEASURES
@@ -123,9 +124,16 @@ def measures(study: Study, paths: StudyPaths, dataset: str) -> Caption:
     ]
     return Caption(
         f"{dataset}: four more scores over the number of noise steps",
-        f"{conditions(table, against=True)} {intervals(table)}{dotted}",
+        f"{conditions(table, against=True)} {bands}{dotted}",
         f"Line charts over T for {dataset}. {' '.join(shown)}",
     )
+
+
+def _of_shares(table: DataFrame) -> str:
+    """Name the interval of precision and recall, where there is one."""
+    if table["precision_low"].isna().all():
+        return ""
+    return " Those of precision and recall are Korn and Graubard's, of shares."
 
 
 def _measure(rows: DataFrame, measure: str) -> str:

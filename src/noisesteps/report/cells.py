@@ -50,6 +50,7 @@ HEADINGS = {
     "terminal_snr": "terminal SNR",
     "terminal_signal": "terminal signal √ᾱ_T",
     "this_study_accuracy": "this study's accuracy",
+    "this_study_accuracy_precise_bn": "this study's, normalisation settled",
     "this_study_fid": "this study's FID",
     "this_study_mean_seconds": "this study's mean time",
     "this_study_seconds": "this study's time",

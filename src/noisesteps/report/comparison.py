@@ -207,8 +207,17 @@ def _classification(tables: TablesByName) -> DataFrame:
     if "classification" not in tables:
         return frame
     keys = ["architecture", "set"]
-    ours = tables["classification"].set_index(keys)["accuracy_mean"]
-    frame = frame.join(ours.rename("this_study_accuracy"), on=keys)
+    ours = (
+        tables["classification"]
+        .set_index(keys)
+        .rename(
+            columns={
+                "accuracy_mean": "this_study_accuracy",
+                "accuracy_precise_bn_mean": "this_study_accuracy_precise_bn",
+            }
+        )
+    )
+    frame = frame.join(ours.filter(like="this_study"), on=keys)
     change = frame["this_study_accuracy"] - frame["dissertation_accuracy"]
     frame["difference_of_accuracy"] = change
     return frame
