@@ -15,21 +15,26 @@ PACKAGE = Path(__file__).parent
 
 
 @cache
-def code_digest(*rooms: str) -> str:
+def code_digest(*parts: str) -> str:
     """Return the sha256 over the package's Python files, in name order.
 
     Parameters
     ----------
-    *rooms
-        Sub-packages such as `"training"`; none means the whole package. The digest
-        identifies the code that ran, also where there is no version control.
+    *parts
+        Sub-packages such as `"training"` and modules such as `"data/array.py"`; none
+        means the whole package. The digest identifies the code that ran, also where
+        there is no version control.
     """
-    folders = [PACKAGE / room for room in rooms] or [PACKAGE]
+    named = [PACKAGE / part for part in parts] or [PACKAGE]
     digest = hashlib.sha256()
-    for path in sorted(path for folder in folders for path in folder.rglob("*.py")):
+    for path in sorted(found for part in named for found in _modules(part)):
         digest.update(path.relative_to(PACKAGE).as_posix().encode() + b"\0")
         digest.update(path.read_bytes() + b"\0")
     return digest.hexdigest()
+
+
+def _modules(part: Path) -> list[Path]:
+    return [part] if part.is_file() else list(part.rglob("*.py"))
 
 
 @cache

@@ -15,7 +15,7 @@ from noisesteps.errors import ConfigError, StageError
 from noisesteps.files import atomic, checksum, read_json, write_array
 from noisesteps.locks import alone, exclusive
 from noisesteps.paths import Run, StudyPaths
-from noisesteps.provenance import Provenance, code_digest
+from noisesteps.provenance import Provenance, code_digest, library_versions
 from noisesteps.records import verify, write_record
 
 if TYPE_CHECKING:
@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     import torch
 
 REFERENCE_FILES = ("reference.npz", "features.npy")
+# Code that decides what a training or a sampling computes from its settings.
+COMPUTING = (
+    "data/array.py", "devices.py", "diffusion", "models", "sampling", "seeds.py",
+    "stages.py", "training",
+)  # fmt: skip
 SET_FILES = ("images.npy", "labels.csv")  # of each training set and the test set
 
 
@@ -103,7 +108,7 @@ def train(study: Study, run: Run, device: torch.device) -> None:
         checkpoint=paths.checkpoint(run),
         origin=_origin(
             provenance.settings,
-            "training",
+            epochs=epochs,
             model=paths.model(run).as_posix(),
             images=dataset["sha256"],
         ),
@@ -189,10 +194,15 @@ def _coordinates(run: Run) -> dict[str, Any]:
     }
 
 
-def _origin(settings: dict, room: str, **inputs: str) -> dict[str, Any]:
+def _origin(settings: dict, **inputs: str | int) -> dict[str, Any]:
     """Gather what a checkpoint must share with the run that resumes from it."""
-    code = code_digest("diffusion", "models", room)
-    return {**inputs, "settings": settings, "code": code}
+    versions = library_versions()
+    return {
+        **inputs,
+        "settings": settings,
+        "code": code_digest(*COMPUTING),
+        "libraries": {name: versions[name] for name in ("numpy", "torch")},
+    }
 
 
 def _write_rows(path: Path, rows: list[dict]) -> None:
@@ -225,7 +235,6 @@ def sample(study: Study, run: Run, device: torch.device) -> None:
     images, sampling = study.sample_images(run), study.sampling_of(run)
     origin = _origin(
         provenance.settings,
-        "sampling",
         samples=paths.samples(run).as_posix(),
         weights=checksum(weights),
     )

@@ -1,6 +1,8 @@
 """A checkpoint of another config, data set or code is never resumed from."""
 
 import shutil
+import subprocess
+import sys
 from dataclasses import dataclass
 
 import harness
@@ -17,6 +19,8 @@ from harness import (
     DieRenaming,
     DieWriting,
 )
+
+from noisesteps import stages
 
 STEPS = {"schedules": ["linear"], "steps": [5, 6]}
 
@@ -40,6 +44,17 @@ class OtherCode:
         from noisesteps import stages
 
         stages.code_digest = lambda *rooms: "ab" * 32
+
+
+@dataclass(frozen=True)
+class OtherLibrary:
+    """Let PyTorch be of another version, as after an upgrade."""
+
+    def __call__(self) -> None:
+        from noisesteps import stages
+
+        versions = stages.library_versions() | {"torch": "0.1"}
+        stages.library_versions = lambda: versions
 
 
 def other_rate(folder):
@@ -75,6 +90,7 @@ CASES = {
     "seed": (other_seed, None, ["images", "settings.seed"]),
     "data": (other_images, None, ["images"]),
     "code": (same, OtherCode(), ["code"]),
+    "library": (same, OtherLibrary(), ["libraries.torch"]),
 }
 
 
@@ -103,12 +119,46 @@ def test_the_checkpoint_of_another_number_of_steps_is_not_used(interrupted, tmp_
     assert f"{other} is of another run, which differs in model;" in ended.output
 
 
-@pytest.mark.parametrize(
-    ("room", "work"),
-    [(r, w) for w in ("training", "sampling") for r in ("diffusion", "models", w)],
-)
-def test_an_edit_of_the_code_is_another_origin(tmp_path, monkeypatch, room, work):
-    from noisesteps import provenance, stages
+# Modules that training and sampling load, and that compute no number.
+INERT = {
+    "__init__", "config", "data.__init__", "data.download", "errors", "files", "locks",
+    "paths", "provenance", "records", "schema", "signals",
+}  # fmt: skip
+LOADED = """
+import sys
+import noisesteps.data.array, noisesteps.devices, noisesteps.seeds, noisesteps.stages
+from noisesteps.diffusion import Diffusion
+from noisesteps.models import UNet, load_model, save_model
+from noisesteps.sampling import Partial, generate
+from noisesteps.training import Tracker, train
+package = sys.modules["noisesteps"].__path__[0]
+for name, module in sys.modules.items():
+    if name.partition(".")[0] == "noisesteps":
+        print(module.__file__.removeprefix(package + "/"))
+"""
+
+
+def test_all_code_that_computes_is_in_the_digest():
+    ended = subprocess.run(
+        [sys.executable, "-c", LOADED], capture_output=True, text=True, check=True
+    )
+    computing = [
+        module
+        for module in ended.stdout.split()
+        if module.removesuffix(".py").replace("/", ".") not in INERT
+    ]
+    assert {"seeds.py", "training/learner.py"} < set(computing)
+    left_out = [
+        module
+        for module in computing
+        if not {module, module.partition("/")[0]} & set(stages.COMPUTING)
+    ]
+    assert left_out == []
+
+
+@pytest.mark.parametrize("part", stages.COMPUTING)
+def test_an_edit_of_the_code_is_another_origin(tmp_path, monkeypatch, part):
+    from noisesteps import provenance
 
     package = tmp_path / "package"
     shutil.copytree(provenance.PACKAGE, package)
@@ -116,10 +166,11 @@ def test_an_edit_of_the_code_is_another_origin(tmp_path, monkeypatch, room, work
     # Without its cache: code is read once in a process.
     digest = provenance.code_digest.__wrapped__
     monkeypatch.setattr(stages, "code_digest", digest)
-    before = stages._origin({}, work)
-    with (package / room / "__init__.py").open("a") as file:
-        file.write("# edited\n")
-    assert stages._origin({}, work) != before
+    before = stages._origin({})
+    edited = package / part
+    edited = edited / "__init__.py" if edited.is_dir() else edited
+    edited.write_text(edited.read_text() + "# edited\n")
+    assert stages._origin({})["code"] != before["code"]
 
 
 @dataclass(frozen=True)
