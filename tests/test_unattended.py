@@ -88,6 +88,28 @@ def test_a_message_has_the_last_words(folder):
     assert "the disk is full" in lines(folder / "words")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system: needs root")
+def test_a_full_disk_ends_the_restarts(folder):
+    """What cannot be counted would start again for ever."""
+    disk = folder / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("needs the right to mount a file system")
+    try:
+        shutil.copytree(folder / ".venv", disk / ".venv")
+        (disk / "plan").write_text("exit 0\n")
+        (disk / "output").touch()
+        subprocess.run(["dd", "if=/dev/zero", f"of={disk}/filler"], capture_output=True)
+        assert [ran(disk) for _ in range(3)] == [75, 75, 75]
+        assert lines(disk / "calls") == []
+        (disk / "filler").unlink()
+        assert ran(disk) == 0
+        assert lines(disk / "told") == ["done"]
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
 def test_starting_it_after_it_was_given_up_counts_anew(folder):
     plan = ["exit 1", "exit 1", "exit 1", "exit 1", "exit 0"]
     statuses = [ran(folder, plan if n == 0 else None) for n in range(6)]

@@ -12,7 +12,8 @@ pause=${PAUSE:-60} # seconds before a restart
 PATH=$PWD/.venv/bin:$PATH
 state=.snakemake/unattended
 log=results/snakemake.log # of the latest start
-mkdir -p "$state" results
+unwritable="$PWD/$state cannot be written, so restarts cannot be counted. Free some space
+on its disk, or mend its permissions, and start it again."
 
 tell() {
     echo "unattended: $1: $2"
@@ -20,6 +21,12 @@ tell() {
         apprise --title "noisesteps on $(hostname): $1" --body "$2" ||
             echo "unattended: the message could not be sent"
     fi
+}
+
+give_up() {
+    rm -f "$state/starts"
+    tell "given up" "$1"
+    exit 75
 }
 
 stop() {
@@ -41,6 +48,8 @@ end_group() {
 group="" stopped=""
 trap stop TERM INT
 
+{ mkdir -p "$state" results && : >>"$state/lock"; } || give_up "$unwritable"
+
 # Held by Snakemake too: where this script alone was killed, its Snakemake still works,
 # and the next start waits here until that one ends.
 exec 9>"$state/lock"
@@ -49,13 +58,12 @@ wait $!
 [ -n "$stopped" ] && exit 143
 
 starts=$(($(cat "$state/starts" 2>/dev/null || echo 0) + 1))
-echo "$starts" >"$state/starts"
+# Uncounted, as on a full disk, the restarts would never end.
+echo "$starts" >"$state/starts" || give_up "$unwritable"
 if [ "$starts" -gt 1 ]; then
     if [ "$starts" -gt $((restarts + 1)) ]; then
-        rm -f "$state/starts"
-        tell "given up" "It fell $((starts - 1)) times; the last words were:
+        give_up "It fell $((starts - 1)) times; the last words were:
 $(tail -n 8 "$log")"
-        exit 75
     fi
     tell "fell" "Restart $((starts - 1)) of at most $restarts follows; the last words were:
 $(tail -n 8 "$log")"
