@@ -27,7 +27,7 @@ from noisesteps.paths import Run, StudyPaths
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from pretended_gpus import interpreter, told
 
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(7200)]
 ROOT = Path(__file__).parents[2]
 # SLURM looks every 30 s for jobs beyond their limit: the one that it ends so is longer.
 EPOCHS = {"toy_flowers": 150, "toy_butterflies": 600}
