@@ -78,7 +78,7 @@ ROWS = (
         "the training so far: it starts anew, and ends in the same bits",
     ),
     (
-        "checkpoint of another config, seed, data set, code or T",
+        "checkpoint of another config, seed, data set, code, library or T",
         (
             "test_resume_identity::test_a_foreign_checkpoint_is_not_used_and_said_why",
             "test_resume_identity::test_the_checkpoint_of_another_number_of_steps_is_not_used",
