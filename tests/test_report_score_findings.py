@@ -127,9 +127,12 @@ def test_the_answers_in_short_cover_all_data_sets(tables):
     unsure = tables("quality_vs_cost", None).assign(candidate=True)
     assert "toy_flowers: the data do not decide." in short_findings.on_use(unsure)
     assert short_findings.on_copies(table["copies"]) == [
-        "No model is shown to. Near-copies among 576 generated images: 24 by the "
+        "No model is shown to. Not tested, for want of real images: "
+        "smithsonian_butterflies. Near-copies among 576 generated images: 24 by the "
         "extractor's features and 24 by pixels."
     ]
+    (alone,) = short_findings.on_copies(table["copies"].assign(p_holm=float("nan")))
+    assert alone.startswith("Not tested, for want of real images: oxford_flowers, ")
     (many,) = short_findings.on_copies(table["copies"].assign(p_holm=0.001))
     assert "More near-copies than among real images: linear, T = 100 (oxford" in many
 
@@ -147,17 +150,20 @@ def test_copies_are_called_so_where_real_images_have_fewer(tables):
     table = tables("copies")
     features, pixels = score_findings.about_copies(table)
     assert features.startswith("By the extractor's features, 8 of 192 generated images")
-    assert "Of real held-out images it is 0 of 24." in features
-    assert "4.2 [0.1, 21.0] % of its images, no more than among real" in pixels
+    assert "Of real held-out images it is 0 of 24; told from that is " in features
+    assert "4.2 [0.1, 21.0] % of its images, not shown to be more than" in pixels
     none, *_ = score_findings.about_copies(table.assign(copies=0))
     assert none == (
         "By the extractor's features, none of 192 generated images is a near-copy. Of "
-        "real held-out images it is 0 of 24."
+        "real held-out images it is 0 of 24; told from that is a model with 8 or more "
+        "of its 24 (33%)."
     )
+    few = table.assign(real_images=1)
+    assert "; no share of near-copies would" in next(score_findings.about_copies(few))
     many = table.assign(p_holm=0.001)
     assert "it memorises" in next(score_findings.about_copies(many))
     alone = next(
         score_findings.about_copies(tables("copies", "smithsonian_butterflies"))
     )
-    assert "No real images are held out to compare with." in alone
-    assert "which nothing can be compared with" in alone
+    assert "No real images are held out to compare with, so nothing" in alone
+    assert "% of its images, not tested." in alone

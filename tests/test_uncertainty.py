@@ -24,6 +24,7 @@ from noisesteps.uncertainty import (
     Plateau,
     difference,
     exact_interval,
+    fewest_more_often,
     find_plateau,
     holm,
     mean_interval,
@@ -375,6 +376,14 @@ def test_more_often_is_fishers_exact_test():
     assert more_often((0, 0), (3, 24)) == 1.0
     with pytest.raises(ValueError, match="25 of 24 cases"):
         more_often((25, 24), (0, 24))
+
+
+@pytest.mark.parametrize("second", [(0, 24), (6, 132), (37, 132)])
+def test_the_fewest_that_are_told_are_the_first_that_are(second):
+    fewest = fewest_more_often(128, second, 0.01)
+    assert more_often((fewest, 128), second) < 0.01
+    assert more_often((fewest - 1, 128), second) >= 0.01
+    assert fewest_more_often(3, (1, 2), 0.01) is None
 
 
 def test_holm_on_a_published_example():

@@ -14,6 +14,7 @@ from noisesteps.figures.effects import listed
 from noisesteps.figures.words import intervals, method_name, run_name
 from noisesteps.tables.comparisons import TRAINED
 from noisesteps.tables.scores import COPY_RATIO, NEIGHBOURS
+from noisesteps.uncertainty import fewest_more_often
 from noisesteps.uncertainty.plateau import ASSUMPTIONS, TEST
 
 LEVEL = 0.05
@@ -233,7 +234,8 @@ def about_copies(table: DataFrame) -> Iterator[str]:
         yield (
             f"By {SPACES[space]}, {counted} of {images:,} generated images "
             f"{'is a near-copy' if copies < 2 else 'are near-copies'}. "
-            f"{_beside_real(worst)}" + (f" {_largest(worst)}" if copies else "")
+            f"{_beside_real(worst, table['p_holm'].count())}"
+            + (f" {_largest(worst)}" if copies else "")
         )
 
 
@@ -257,22 +259,29 @@ def _largest(worst: Series) -> str:
     )
 
 
-def _beside_real(row: Series) -> str:
+def _beside_real(row: Series, tests: int) -> str:
+    """Tell the near-copies among real images, and which share would be told apart."""
     if pd.isna(row["real_share"]):
-        return "No real images are held out to compare with."
-    return (
-        f"Of real held-out images it is {row['real_copies']:,} of "
-        f"{row['real_images']:,}."
+        return "No real images are held out to compare with, so nothing is tested."
+    real = int(row["real_copies"]), int(row["real_images"])
+    images = int(row["images"])
+    fewest = fewest_more_often(images, real, LEVEL / tests)
+    told = (
+        "no share of near-copies would be told from that"
+        if fewest is None
+        else f"told from that is a model with {fewest:,} or more of its {images:,} "
+        f"({fewest / images:.0%})"
     )
+    return f"Of real held-out images it is {real[0]:,} of {real[1]:,}; {told}."
 
 
 def _memorised(row: Series) -> str:
     if pd.isna(row["p_holm"]):
-        return "which nothing can be compared with"
+        return "not tested"
     p_value = f"(p {_p_value(row['p_holm'])})"
     if row["p_holm"] < LEVEL:
         return f"more than among real images {p_value}: it memorises"
-    return f"no more than among real images {p_value}"
+    return f"not shown to be more than among real images {p_value}"
 
 
 def with_interval(

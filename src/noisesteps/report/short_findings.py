@@ -128,10 +128,11 @@ def on_copies(table: DataFrame) -> list[str]:
         for space, rows in table.groupby("space", sort=False)
     ]
     images = table["images"].sum() // len(copies)
-    return [
-        f"No model is shown to. Near-copies among {images:,} generated images: "
-        f"{listed(copies)}."
-    ]
+    alone = list(dict.fromkeys(table.loc[table["p_holm"].isna(), "dataset"]))
+    told = "No model is shown to." if table["p_holm"].notna().any() else ""
+    untested = f"Not tested, for want of real images: {listed(alone)}." if alone else ""
+    counted = f"Near-copies among {images:,} generated images: {listed(copies)}."
+    return [" ".join(filter(None, (told, untested, counted)))]
 
 
 def on_classifiers(effects: DataFrame) -> list[str]:

@@ -321,6 +321,28 @@ def more_often(first: tuple[int, int], second: tuple[int, int]) -> float:
     return float(scipy.stats.fisher_exact(table, alternative="greater").pvalue)
 
 
+def fewest_more_often(cases: int, second: tuple[int, int], level: float) -> int | None:
+    """Return from how many times on `more_often` tells a sample from another.
+
+    Parameters
+    ----------
+    cases
+        Of the first sample.
+    second
+        How often it happened in the second, and of how many cases.
+    level
+        What the p-value has to be below; for the first of m tests after Holm, a part
+        of it: level / m.
+
+    Returns
+    -------
+    int or None
+        None where not even `cases` times would be told.
+    """
+    told = (more_often((count, cases), second) < level for count in range(cases + 1))
+    return next((count for count, more in enumerate(told) if more), None)
+
+
 def finite(values: Sequence[float]) -> np.ndarray:
     """Return values as float64 (n,), n > 0, or refuse them with a ValueError."""
     array = np.asarray(values, np.float64)
