@@ -130,7 +130,7 @@ def frechet_coverage(features, reference, expected) -> float:
     )
 
 
-SHARES = (0.002, 0.005, 0.02, 0.08, 0.3, 0.92, 0.995)
+SHARES = (0.002, 0.005, 0.02, 0.08, 0.215, 0.235, 0.3, 0.92, 0.995)
 EXPECTED = 30  # cases of either outcome in all repeats: whole numbers matter below
 
 
@@ -147,7 +147,7 @@ def test_the_interval_of_a_share_covers_near_nought_and_one(repeats, cases, shar
 
 
 @pytest.mark.parametrize("spread", [0.3, 0.7, 1.0])
-@pytest.mark.parametrize(("repeats", "cases"), [(3, 512), (4, 128), (8, 64)])
+@pytest.mark.parametrize("repeats, cases", [(2, 64), (3, 512), (4, 128), (8, 64)])
 @pytest.mark.parametrize("share", [0.01, 0.06, 0.3, 0.92])
 def test_the_interval_of_a_share_covers_the_luck_of_training(
     share, repeats, cases, spread
@@ -161,7 +161,8 @@ def test_the_interval_of_a_share_covers_the_luck_of_training(
     )
     coverage = share_coverage(random.binomial(cases, own) / cases, cases, share)
     if cases * repeats * rarer >= EXPECTED:
-        assert coverage == pytest.approx(NOMINAL, abs=TOLERANCE)
+        assert coverage >= NOMINAL - TOLERANCE
+        assert coverage <= NOMINAL + TOLERANCE or repeats == 2
     elif spread < 1:
         assert coverage >= NOMINAL - TOLERANCE
     else:
@@ -225,6 +226,8 @@ def test_shares_that_are_all_none_or_agree_too_well_are_worth_their_cases():
     assert share_interval([0.0] * 4, 64).high == exact_interval(0, 256)[1]
     few = [1 / 64, 1 / 64, 1 / 64, 2 / 64]
     assert share_interval(few, 64).high == exact_interval(5, 256)[1]
+    found = share_interval([0.25, 0.25], 64)
+    assert (found.low, found.high) == exact_interval(32, 128)
 
 
 def test_one_share_has_no_interval():

@@ -102,17 +102,18 @@ def share_interval(
 
     It is the interval of Korn and Graubard (1998), which surveys use: Clopper and
     Pearson's, of as many cases as the spread between the repeats says that they are
-    worth; of no more than there are where fewer than 20 have either outcome. Unlike
-    Student's it reaches farther on the side that is away from 0 and 1.
+    worth; of no more than there are where fewer than 20 have either outcome, or the
+    repeats are all equal. Unlike Student's it reaches farther on the side that is away
+    from 0 and 1.
 
-    Simulated with 2 to 8 repeats of 64 to 512 cases, shares from 0.002 to 0.995, and
+    Simulated with 2 to 8 repeats of 32 to 512 cases, shares from 0.002 to 0.995, and
     repeats that are alike or have each a share of its own, from a beta distribution
-    whose standard deviation is up to the mean: with 30 cases or more of either outcome
-    to be expected of all repeats together it covered in 92 to 98 of 100, and in up to
-    99.7 with 2 repeats that are alike. With fewer cases, which are whole, an interval
-    covers too often or too rarely: this one in 93 to 100, and in 87 or more where the
-    standard deviation is as large as the mean. Above that most shares are near 0 and
-    a rare one is large; few repeats miss it, and no interval can know.
+    with one mode whose standard deviation is up to the mean of the rarer outcome. With
+    30 cases or more of either outcome to be expected of all repeats together it covered
+    in 93 to 97 of 100, in 94 to 99.8 with 2 repeats. With fewer cases, which are whole,
+    it covers too often rather than too rarely: in 92 to 100 with standard deviations of
+    up to 0.7 of the mean, and in 88 to 100 with larger ones. Where most repeats have a
+    share near 0 and a rare one has a large share, no interval of few repeats covers.
 
     Parameters
     ----------
@@ -142,9 +143,11 @@ def share_interval(
     if len(values) < 2:
         return Interval(mean, None, None, 1)
     total = cases * len(values)
-    worth = _effective_cases(values, total, confidence)
-    if min(mean, 1 - mean) * total < FEW:
-        worth = min(worth, total)
+    worth = float(total)
+    if has_spread(values):
+        told = _effective_cases(values, total, confidence)
+        few = min(mean, 1 - mean) * total < FEW
+        worth = min(told, worth) if few else told
     return Interval(mean, *exact_interval(mean * worth, worth, confidence), len(values))
 
 
@@ -154,8 +157,6 @@ def _effective_cases(shares: np.ndarray, total: int, confidence: float) -> float
     Fewer by the squared ratio of Student's quantiles, since few repeats know their
     spread badly (Korn and Graubard, Survey Methodology 24, 193 to 201).
     """
-    if not has_spread(shares):
-        return math.inf
     mean, variance = shares.mean(), shares.var(ddof=1) / len(shares)
     tail = (1 + confidence) / 2
     known = stdtrit(total - 1, tail) / stdtrit(len(shares) - 1, tail)
