@@ -9,7 +9,7 @@ from typing import Any
 from noisesteps.config import Study
 from noisesteps.tables.inputs import comparisons
 from noisesteps.tables.published import CLASSES, published
-from noisesteps.uncertainty.intervals import holm, mean_interval, paired_difference
+from noisesteps.uncertainty.intervals import holm, paired_difference, share_interval
 
 Row = dict[str, Any]
 
@@ -31,7 +31,7 @@ def accuracy_rows(runs: list[Row], study: Study) -> list[Row]:
             "schedule": study.classification.schedule,
             "steps": study.classification.steps,
             "runs": len(rows),
-            **_mean(_accuracies(rows)),
+            **_mean(_accuracies(rows), rows[0]["test_images"]),
             "accuracy_precise_bn_mean": fmean(
                 row["accuracy_precise_bn"] for row in rows
             ),
@@ -43,13 +43,13 @@ def accuracy_rows(runs: list[Row], study: Study) -> list[Row]:
     ]
 
 
-def _mean(accuracies: list[float]) -> Row:
+def _mean(accuracies: list[float], images: int) -> Row:
     """Return the mean, its 95 % interval and the sample standard deviation (n - 1)."""
-    interval = mean_interval(accuracies)
+    interval = share_interval(accuracies, images)
     return {
         "accuracy_mean": interval.value,
-        "accuracy_low": interval.low and max(interval.low, 0.0),
-        "accuracy_high": interval.high and min(interval.high, 1.0),
+        "accuracy_low": interval.low,
+        "accuracy_high": interval.high,
         "accuracy_std": stdev(accuracies) if len(accuracies) > 1 else None,
     }
 
