@@ -13,10 +13,12 @@ import csv
 from pathlib import Path
 
 import numpy as np
+from pandas import DataFrame
 
 from noisesteps.config import Study, parse_study
 from noisesteps.files import write_json, write_text
 from noisesteps.paths import Run, StudyPaths
+from noisesteps.records import write_record
 
 PROVENANCE = {
     "stage": "any",
@@ -118,14 +120,30 @@ def write_study(chosen: Study) -> StudyPaths:
 
 def finish(chosen: Study) -> StudyPaths:
     """Write a finished study with its tables and figures, ready for the report."""
-    from noisesteps import figures, tables
+    from noisesteps import figures
 
     paths = write_study(chosen)
-    for name in tables.table_names(chosen):
-        tables.write_csv(paths.table(name), tables.tabulate(name, chosen, paths))
+    write_tables(chosen, paths)
     for name in figures.figure_names(chosen):
-        figures.draw(name, chosen, paths)
+        files = [path.name for path in figures.draw(name, chosen, paths)]
+        write_record(paths.figure(name, ".json"), {"figure": name}, *files)
     return paths
+
+
+def write_tables(chosen: Study, paths: StudyPaths, *names: str) -> None:
+    """Write tables of a finished study; without names, all of them."""
+    from noisesteps import tables
+
+    for name in names or tables.table_names(chosen):
+        write_table(name, tables.tabulate(name, chosen, paths), paths)
+
+
+def write_table(name: str, frame: DataFrame, paths: StudyPaths) -> None:
+    """Write a table and its record, as `noisesteps tabulate` does."""
+    from noisesteps import tables
+
+    tables.write_csv(paths.table(name), frame)
+    write_record(paths.table(name, ".json"), {"table": name}, f"{name}.csv")
 
 
 def _pictures(count: int, size: int, seed: int) -> np.ndarray:

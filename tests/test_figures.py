@@ -17,7 +17,9 @@ from noisesteps.errors import ConfigError, StageError
 from noisesteps.figures import accuracy, copies, costs, effects, grids, scores, style
 from noisesteps.figures.drawing import DRAW
 from noisesteps.figures.inputs import evenly, figure_kind, rows_shown
+from noisesteps.files import read_json
 from noisesteps.paths import Run, StudyPaths
+from noisesteps.records import write_record
 
 STUDY = finished_study.study()
 
@@ -29,8 +31,7 @@ def finished(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         paths = finished_study.write_study(STUDY)
-        for name in tables.table_names(STUDY):
-            tables.write_csv(paths.table(name), tables.tabulate(name, STUDY, paths))
+        finished_study.write_tables(STUDY, paths)
     return folder, paths
 
 
@@ -188,9 +189,8 @@ def test_a_comparable_fid_shares_the_axis_with_the_dissertation(own_paths):
     assert scores.comparable(table, 128)
     assert not scores.comparable(table, 32)
     assert not scores.comparable(table.assign(images=64), 128)
-    tables.write_csv(own_paths.table("fid_oxford_flowers"), table)
-    plateau = tables.tabulate("plateau", STUDY, own_paths)
-    tables.write_csv(own_paths.table("plateau"), plateau)
+    finished_study.write_table("fid_oxford_flowers", table, own_paths)
+    finished_study.write_tables(STUDY, own_paths, "plateau")
     (main,) = scores.draw_scores(full_size, own_paths, "oxford_flowers").axes
     assert lines(main)["dissertation, linear"][1][0] == 369.88
 
@@ -329,8 +329,8 @@ def test_a_part_of_the_sets_can_be_drawn(tmp_path, monkeypatch, values, panels):
     study = STUDY.model_copy(update={"classification": chosen})
     paths = StudyPaths(study.study)
     finished_study.write_classifiers(study, paths)
-    for name in figures.figure_inputs("classification", study).tables:
-        tables.write_csv(paths.table(name), tables.tabulate(name, study, paths))
+    names = figures.figure_inputs("classification", study).tables
+    finished_study.write_tables(study, paths, *names)
     files = figures.draw("classification", study, paths)
     assert all(path.stat().st_size for path in files)
     assert len(accuracy.draw_classification(study, paths, None).axes) == panels
@@ -433,8 +433,7 @@ def test_one_model_alone_can_be_drawn(tmp_path, monkeypatch):
         }
     )
     paths = finished_study.write_study(study)
-    for name in tables.table_names(study):
-        tables.write_csv(paths.table(name), tables.tabulate(name, study, paths))
+    finished_study.write_tables(study, paths)
     for name in figures.figure_names(study):
         assert all(path.stat().st_size for path in figures.draw(name, study, paths))
 
@@ -446,7 +445,7 @@ def test_missing_and_wrong_inputs_are_named(own_paths):
     with pytest.raises(StageError, match=r"images\.npy holds uint8 \(4, 8, 8, 3\)"):
         figures.draw("samples_toy_flowers", STUDY, own_paths)
     samples.unlink()
-    with pytest.raises(StageError, match=rf"{samples} is missing.*stage sample"):
+    with pytest.raises(StageError, match=rf"{samples} is missing.*noisesteps sample"):
         figures.draw("samples_toy_flowers", STUDY, own_paths)
     (own_paths.data("toy_flowers") / "images.npy").unlink()
     with pytest.raises(StageError, match=r"images\.npy is missing"):
@@ -457,6 +456,19 @@ def test_missing_and_wrong_inputs_are_named(own_paths):
     with pytest.raises(StageError, match=r"fid_toy_flowers\.csv is missing"):
         figures.draw("fid_toy_flowers", STUDY, own_paths)
     assert not list(own_paths.root.glob("figures/*"))
+
+
+def test_losses_that_have_changed_are_not_drawn(own_paths):
+    folder = own_paths.model(Run("toy_flowers", "linear", 900))
+    record, file = folder / "model.json", folder / "history.csv"
+    write_record(record, read_json(record), file.name)
+    figures.draw("training_loss_toy_flowers", STUDY, own_paths)
+    whole = file.read_text()
+    for text in (whole.replace("100,0.5", "100,0.7"), whole[: len(whole) // 2]):
+        file.write_text(text)
+        damaged = rf"{file} is damaged .*run `noisesteps train` again"
+        with pytest.raises(StageError, match=damaged):
+            figures.draw("training_loss_toy_flowers", STUDY, own_paths)
 
 
 def test_captions_tell_the_numbers(paths):

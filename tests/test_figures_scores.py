@@ -25,6 +25,7 @@ from noisesteps.figures import (
 )
 from noisesteps.files import read_json, write_json
 from noisesteps.paths import Run
+from noisesteps.records import write_record
 from noisesteps.tables.comparisons import TRAINED
 
 STUDY = finished_study.study(classification=None)
@@ -33,8 +34,7 @@ STUDY = finished_study.study(classification=None)
 def write(study=STUDY):
     """Write a finished study and its tables below the working directory."""
     paths = finished_study.write_study(study)
-    for name in tables.table_names(study):
-        tables.write_csv(paths.table(name), tables.tabulate(name, study, paths))
+    finished_study.write_tables(study, paths)
     return paths
 
 
@@ -67,7 +67,7 @@ def without_intervals(paths, *names):
         table[ends] = np.nan
         if "sampling_seeds" in table:
             table = table.assign(sampling_seeds=1, interval_over="none: one score")
-        tables.write_csv(paths.table(name), table)
+        finished_study.write_table(name, table, paths)
 
 
 def marks(axes, **look):
@@ -137,7 +137,7 @@ def test_the_caption_says_what_an_interval_covers(own_paths):
     words = figures.caption("fid_toy_flowers", STUDY, own_paths).text
     assert "95% intervals over 3 sets of images from one training; the luck" in words
     table = tables.read_table("fid_toy_flowers", own_paths).assign(training_seeds=4)
-    tables.write_csv(own_paths.table("fid_toy_flowers"), table)
+    finished_study.write_table("fid_toy_flowers", table, own_paths)
     words = figures.caption("fid_toy_flowers", STUDY, own_paths).text
     assert "95% intervals over 4 trainings, each scored 3 times." in words
     assert "luck" not in words
@@ -352,9 +352,7 @@ def test_without_held_out_images_there_is_nothing_to_compare_with(own_paths):
         path / "reference.json", read_json(path / "reference.json") | {"copies": None}
     )
     (path / "nearest.csv").write_text("\n")
-    tables.write_csv(
-        own_paths.table("copies"), tables.tabulate("copies", STUDY, own_paths)
-    )
+    finished_study.write_tables(STUDY, own_paths, "copies")
     figure = copies.draw_copies(STUDY, own_paths, "toy_flowers")
     shown = [text.get_text() for text in figure.texts]
     assert not any("for scale" in text for text in shown)
@@ -369,10 +367,24 @@ def test_neighbours_must_be_of_the_images_at_hand(own_paths):
     with pytest.raises(StageError, match=r"nearest\.csv names images that the 24"):
         figures.draw("copies_toy_flowers", STUDY, own_paths)
     file.write_text(whole.replace("pixel_index", "index"))
-    with pytest.raises(StageError, match=r"nearest\.csv cannot be read.*stage score"):
+    with pytest.raises(StageError, match=r"nearest\.csv cannot be read.*steps score"):
         figures.draw("copies_toy_flowers", STUDY, own_paths)
     file.unlink()
-    with pytest.raises(StageError, match=r"nearest\.csv is missing.*stage score"):
+    with pytest.raises(StageError, match=r"nearest\.csv is missing.*noisesteps score"):
+        figures.draw("copies_toy_flowers", STUDY, own_paths)
+
+
+@pytest.mark.parametrize("stage", ["score", "reference"])
+def test_neighbours_that_have_changed_are_not_drawn(own_paths, stage):
+    folder = own_paths.reference("toy_flowers")
+    if stage == "score":
+        folder = own_paths.score(Run("toy_flowers", "linear", 100))
+    record, file = folder / f"{stage}.json", folder / "nearest.csv"
+    write_record(record, read_json(record), file.name)
+    figures.caption("copies_toy_flowers", STUDY, own_paths)
+    file.write_text(file.read_text().replace("1,1,2.5", "1,2,2.5"))
+    damaged = rf"{file} is damaged .*run `noisesteps {stage}` again"
+    with pytest.raises(StageError, match=damaged):
         figures.draw("copies_toy_flowers", STUDY, own_paths)
 
 

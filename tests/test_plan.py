@@ -434,9 +434,12 @@ def test_this_machine_is_measured_once(tiny, monkeypatch):
         main, ["plan", "--config", "tiny.yaml", "--cores", "1", "--device", "cpu"]
     )
     assert "The whole study takes" in text.output
-    kept.write_text("{")
-    with pytest.raises(TypeError):
-        plan_tiny()
+    changed = json.loads(kept.read_text())
+    changed["workflow_start"] += 1
+    for damaged in (json.dumps(changed), "{"):
+        kept.write_text(damaged)
+        with pytest.raises(TypeError):
+            plan_tiny()
 
 
 def test_a_command_that_fails_is_named(tmp_path):

@@ -16,7 +16,7 @@ from jinja2 import Template
 from PIL import Image
 
 import finished_study
-from noisesteps import figures, tables
+from noisesteps import figures
 from noisesteps.errors import StageError
 from noisesteps.paths import StudyPaths
 from noisesteps.report import build_report, findings
@@ -192,13 +192,32 @@ def test_without_classifiers(tmp_path, monkeypatch):
 def test_a_missing_figure_is_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     paths = finished_study.write_study(STUDY)
-    with pytest.raises(StageError, match="stage tabulate"):
+    with pytest.raises(StageError, match="noisesteps tabulate --table"):
         build_report(STUDY, paths, "config/mini.yaml")
-    for name in tables.table_names(STUDY):
-        tables.write_csv(paths.table(name), tables.tabulate(name, STUDY, paths))
-    with pytest.raises(StageError, match=r"dataset_oxford_flowers\.png.*stage draw"):
+    finished_study.write_tables(STUDY, paths)
+    with pytest.raises(StageError, match=r"dataset_oxford_flowers\.png.*steps draw"):
         build_report(STUDY, paths, "config/mini.yaml")
     assert not paths.report.exists()
+
+
+@pytest.mark.parametrize("damage", ["cut", "exchanged"])
+def test_a_figure_that_has_changed_is_not_shown(tmp_path, monkeypatch, damage):
+    monkeypatch.chdir(tmp_path)
+    study = finished_study.study(
+        classification=None,
+        datasets={"toy_flowers": {"format": "toy_flowers", "train": 8, "held_out": 4}},
+        diffusion={"steps": [100]},
+        sampling={"images": 6, "batch_size": 4, "seeds": 3},
+    )
+    paths = finished_study.finish(study)
+    picture = paths.figure("schedule")
+    if damage == "cut":
+        picture.write_bytes(picture.read_bytes()[:20])
+    else:
+        picture.write_bytes(paths.figure("generation_time").read_bytes())
+    damaged = rf"{picture} is damaged .*run `noisesteps draw --figure schedule` again"
+    with pytest.raises(StageError, match=damaged):
+        build_report(study, paths, "config/mini.yaml")
 
 
 def effects(repetitions=5, **differences) -> pd.DataFrame:

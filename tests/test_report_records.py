@@ -6,6 +6,7 @@ import finished_study
 from noisesteps.errors import StageError
 from noisesteps.files import read_json, write_json, write_text
 from noisesteps.paths import StudyPaths
+from noisesteps.records import write_record
 from noisesteps.report import records
 
 STUDY = finished_study.study(datasets={
@@ -86,4 +87,14 @@ def test_a_missing_or_damaged_list_is_named(paths):
         records.skipped(STUDY, paths)
     listed.unlink()
     with pytest.raises(StageError, match=r"rejected\.csv is missing.*preprocess"):
+        records.skipped(STUDY, paths)
+
+
+def test_a_list_that_has_changed_is_not_shown(paths):
+    folder = paths.data("toy_flowers")
+    record, listed = folder / "dataset.json", folder / "rejected.csv"
+    write_record(record, read_json(record), listed.name)
+    assert records.skipped(STUDY, paths)
+    write_text(listed, "source,reason\n")
+    with pytest.raises(StageError, match=rf"{listed} is damaged .*preprocess` again"):
         records.skipped(STUDY, paths)

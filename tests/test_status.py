@@ -309,8 +309,8 @@ def test_sampling_shows_the_last_line_of_its_log(study, paths):
             ["vgg16", "mix"],
             "classification/vgg16/mix/seed2.json",
         ),
-        ("tabulate", ["fid"], "tables/fid.csv"),
-        ("draw", ["generation_time"], "figures/generation_time.png"),
+        ("tabulate", ["fid"], "tables/fid.json"),
+        ("draw", ["generation_time"], "figures/generation_time.json"),
         ("report", [], "report.html"),
     ],
 )

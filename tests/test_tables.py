@@ -289,7 +289,7 @@ def test_only_sets_that_the_study_has_are_compared(paths):
 @pytest.mark.parametrize("table", tables.table_names(STUDY))
 def test_csv_brings_back_the_table(paths, table):
     frame = tables.tabulate(table, STUDY, paths)
-    tables.write_csv(paths.table(table), frame)
+    finished_study.write_table(table, frame, paths)
     read = tables.read_table(table, paths)
     pd.testing.assert_frame_equal(read, frame, rtol=1e-7)
     before = paths.table(table).read_bytes()
@@ -312,7 +312,7 @@ def test_csv_is_plain_text(paths):
 def test_a_missing_record_names_its_file_and_stage(paths):
     missing = paths.score(LINEAR) / "score.json"
     missing.unlink()
-    with pytest.raises(StageError, match=rf"{missing} is missing.*stage score"):
+    with pytest.raises(StageError, match=rf"{missing} is missing.*noisesteps score"):
         tables.tabulate("fid", STUDY, paths)
     tables.tabulate("fid_toy_flowers", STUDY, paths)  # does not depend on it
 
@@ -321,7 +321,7 @@ def test_a_missing_record_names_its_file_and_stage(paths):
 def test_a_damaged_record_is_not_a_traceback(paths, content):
     damaged = paths.model(LINEAR) / "model.json"
     damaged.write_text(content)
-    with pytest.raises(StageError, match=rf"{damaged}.*remove it.*stage train"):
+    with pytest.raises(StageError, match=rf"{damaged}.*remove it.*noisesteps train"):
         tables.tabulate("models", STUDY, paths)
 
 
@@ -335,7 +335,26 @@ def test_a_record_without_a_key_names_the_key(paths):
 
 
 def test_a_missing_table_names_its_stage(paths):
-    with pytest.raises(StageError, match=r"fid\.csv is missing.*stage tabulate"):
+    with pytest.raises(
+        StageError, match=r"fid\.csv is missing.*noisesteps tabulate --table fid"
+    ):
+        tables.read_table("fid", paths)
+
+
+def test_a_table_that_has_changed_is_not_read(paths):
+    finished_study.write_tables(STUDY, paths, "fid")
+    file, record = paths.table("fid"), paths.table("fid", ".json")
+    whole = file.read_text()
+    for text in (whole.replace(",110,", ",170,"), "\n".join(whole.split("\n")[:2])):
+        assert text != whole
+        file.write_text(text)
+        damaged = rf"{file} is damaged .*run `noisesteps tabulate --table fid` again"
+        with pytest.raises(StageError, match=damaged):
+            tables.read_table("fid", paths)
+    file.write_text(whole)
+    tables.read_table("fid", paths)
+    record.unlink()
+    with pytest.raises(StageError, match=rf"{record} is missing; run `noisesteps tab"):
         tables.read_table("fid", paths)
 
 
@@ -417,7 +436,7 @@ def test_a_schedule_is_not_tested_against_itself(tmp_path, monkeypatch):
     study = finished_study.study(diffusion=diffusion, classification=None)
     paths = finished_study.write_study(study)
     frame = tables.tabulate("schedules", study, paths)
-    tables.write_csv(paths.table("schedules"), frame)
+    finished_study.write_table("schedules", frame, paths)
     frame = tables.read_table("schedules", paths).query("dataset == 'toy_flowers'")
     same = row(frame, schedule="linear_scaled", steps=1000)
     assert same["identical"]

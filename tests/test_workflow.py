@@ -213,6 +213,36 @@ def test_a_finished_study_is_left_alone(tiny):
     assert "Nothing to be done" in dry_run(tiny, "tiny.yaml").stdout
 
 
+PLACE = "toy_flowers/linear/T5"
+REMOVED = [
+    ("tables/fid.csv", "figures/quality_vs_cost.png", "tabulate"),
+    ("tables/fid.json", "figures/quality_vs_cost.png", "tabulate"),
+    (f"metrics/{PLACE}/nearest.csv", "figures/copies_toy_flowers.png", "score"),
+    ("metrics/toy_flowers/nearest.csv", "figures/copies_toy_flowers.png", "reference"),
+    (f"models/{PLACE}/history.csv", "figures/training_loss_toy_flowers.png", "train"),
+    (f"samples/{PLACE}/images.npy", "figures/samples_toy_flowers.png", "sample"),
+    ("figures/schedule.png", "report.html", "draw"),
+    ("figures/schedule.json", "report.html", "draw"),
+    ("data/toy_flowers/rejected.csv", "report.html", "preprocess"),
+]
+
+
+@pytest.mark.workflow
+@pytest.mark.parametrize(("damaged", "wanted", "rule"), REMOVED)
+def test_a_damaged_file_that_was_removed_is_made_anew(tiny, damaged, wanted, rule):
+    """Snakemake has removed the output of the job that refused it."""
+    files = [tiny / "results/tiny" / name for name in (damaged, wanted)]
+    aside = [file.with_name(f"{file.name}.aside") for file in files]
+    for file, place in zip(files, aside, strict=True):
+        file.rename(place)
+    try:
+        result = dry_run(tiny, "tiny.yaml", f"results/tiny/{wanted}")
+    finally:
+        for file, place in zip(files, aside, strict=True):
+            place.rename(file)
+    assert planned_jobs(result)[rule] >= 1
+
+
 @pytest.mark.workflow
 def test_a_stage_by_hand_refuses_what_other_values_made(tiny):
     changed = TINY | {"training": TINY["training"] | {"learning_rate": 0.02}}

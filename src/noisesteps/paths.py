@@ -79,7 +79,7 @@ class StudyPaths:
         return self.root / "samples" / run.path
 
     def reference(self, dataset: str) -> Path:
-        """Hold `reference.npz`, `features.npy` and `reference.json`."""
+        """Hold `reference.npz`, `features.npy`, `nearest.csv` and `reference.json`."""
         return self.root / "metrics" / dataset
 
     def score(self, run: Run) -> Path:
@@ -96,10 +96,12 @@ class StudyPaths:
             self.root / "classification" / architecture / set_name / f"seed{seed}.json"
         )
 
-    def table(self, name: str) -> Path:
-        return self.root / "tables" / f"{name}.csv"
+    def table(self, name: str, suffix: str = ".csv") -> Path:
+        """Name a table's CSV file, or its record with `.json`."""
+        return self.root / "tables" / f"{name}{suffix}"
 
     def figure(self, name: str, suffix: str = ".png") -> Path:
+        """Name a figure's PNG or SVG file, or its record with `.json`."""
         return self.root / "figures" / f"{name}{suffix}"
 
     @property

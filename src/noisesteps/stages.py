@@ -459,7 +459,11 @@ def tabulate(study: Study, table: str) -> None:
     from noisesteps.tables import write_csv
 
     paths = StudyPaths(study.study)
-    write_csv(paths.table(table), build_table(table, study, paths))
+    provenance = Provenance("tabulate", study.settings("tabulate"))
+    path = paths.table(table)
+    write_csv(path, build_table(table, study, paths))
+    record = {"table": table, "provenance": provenance.record()}
+    write_record(paths.table(table, ".json"), record, path.name)
 
 
 @alone(lambda paths, figure: paths.figure(figure))
@@ -467,7 +471,12 @@ def draw(study: Study, figure: str) -> None:
     """Draw one figure, as PNG and SVG."""
     from noisesteps.figures import draw as draw_figure
 
-    draw_figure(figure, study, StudyPaths(study.study))
+    paths = StudyPaths(study.study)
+    provenance = Provenance("draw", study.settings("draw"))
+    files = draw_figure(figure, study, paths)
+    record = {"figure": figure, "provenance": provenance.record()}
+    names = (path.name for path in files)
+    write_record(paths.figure(figure, ".json"), record, *names)
 
 
 @alone(lambda paths, config_file: paths.report)

@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 from harness import (
     CHECKPOINT,
+    CLASSIFIER,
     CLASSIFY,
     DATA,
     DRAW,
@@ -15,6 +16,8 @@ from harness import (
     PREPROCESS,
     REFER,
     REFERENCE,
+    REPORT,
+    RESULTS,
     SAMPLE,
     SAMPLES,
     SCORES,
@@ -32,6 +35,9 @@ FULL = pytest.mark.faults_full
 EXPORT = ("export", "images", *harness.RUN, "--output", "exported")
 EXPORT_PIPELINE = ("export", "pipeline", *harness.RUN, "--output", "exported")
 DRAW_DATA = ("draw", "--figure", "dataset_toy_flowers")
+DRAW_COSTS = ("draw", "--figure", "quality_vs_cost")
+DRAW_COPIES = ("draw", "--figure", "copies_toy_flowers")
+DRAW_LOSSES = ("draw", "--figure", "training_loss_toy_flowers")
 # A file, the stage that makes it, and the command lines that read it.
 FILES = {
     DATA / "images.npy": (
@@ -53,6 +59,15 @@ FILES = {
     harness.SCORE / "score.json": (SCORES, (TABULATE.command,)),
     REFERENCE / "reference.json": (REFER, (SCORES.command,)),
     SETS / "mix/set.json": (SET, (CLASSIFY.command,)),
+    CLASSIFIER / "seed0.json": (CLASSIFY, (("tabulate", "--table", "classifiers"),)),
+    MODEL / "history.csv": (TRAIN, (DRAW_LOSSES,)),
+    harness.SCORE / "nearest.csv": (SCORES, (DRAW_COPIES, REPORT.command)),
+    REFERENCE / "nearest.csv": (REFER, (DRAW_COPIES, REPORT.command)),
+    DATA / "rejected.csv": (PREPROCESS, (REPORT.command,)),
+    RESULTS / "tables/fid.csv": (TABULATE, (DRAW_COSTS, REPORT.command)),
+    RESULTS / "tables/fid.json": (TABULATE, (DRAW_COSTS, REPORT.command)),
+    DRAW.outputs[0]: (DRAW, (REPORT.command,)),
+    DRAW.outputs[-1]: (DRAW, (REPORT.command,)),
 }
 READERS = [(path, line) for path, (_, lines) in FILES.items() for line in lines]
 FLIPS = 20
@@ -88,14 +103,14 @@ def refuses(here, path, line) -> None:
     message = read(here, line)
     assert path.as_posix() in message or path.parent.as_posix() in message
     assert "damaged" in message or "cannot be read" in message
-    assert "run `noisesteps " in message or "run the stage " in message
+    assert "run `noisesteps " in message
     assert harness.states(here) == before
     assert not (here / "exported").exists()
 
 
 @pytest.mark.parametrize(("path", "line"), READERS, ids=name)
 def test_a_truncated_file_is_named_and_not_used(here, path, line, record_property):
-    whole = (here / path).read_bytes()
+    whole = (here / path).read_bytes().rstrip()  # a last line break carries nothing
     for share in SHARES:
         (here / path).write_bytes(whole[: int(share * len(whole))])
         refuses(here, path, line)
@@ -129,14 +144,15 @@ def test_a_flipped_bit_is_noticed_and_the_file_not_used(
 )
 def test_what_is_made_anew_is_the_same(study, copied, path):
     stage, lines = FILES[path]
-    harness.flip(copied / path, 200)
+    harness.flip(copied / path, min(200, (copied / path).stat().st_size - 1))
     assert harness.run(copied, *lines[0]).code == 2
     (copied / path).unlink()
     harness.run(copied, *stage.command).check()
     assert harness.same_files(study, copied, stage.outputs)
-    reader = next(s for s in harness.STAGES if s.command == lines[0])
     harness.run(copied, *lines[0]).check()
-    assert harness.same_files(study, copied, reader.outputs)
+    for reader in harness.STAGES:
+        if reader.command == lines[0] and reader != REPORT:  # it shows times
+            assert harness.same_files(study, copied, reader.outputs)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped"])

@@ -243,11 +243,20 @@ def table_labels(wildcards):
 
 
 def all_figures(wildcards=None):
-    return in_study(f"{RESULT}/figures/{{figure}}.png", figure=FIGURES)
+    """Name every figure's picture and record."""
+    picture = f"{RESULT}/figures/{{figure}}.{{suffix}}"
+    return in_study(picture, figure=FIGURES, suffix=["png", "json"])
 
 
 def all_tables(wildcards=None):
-    return in_study(f"{RESULT}/tables/{{table}}.csv", table=TABLES)
+    """Name every table and its record."""
+    table = f"{RESULT}/tables/{{table}}.{{suffix}}"
+    return in_study(table, table=TABLES, suffix=["csv", "json"])
+
+
+def all_skipped(wildcards):
+    """Name the lists of files that were skipped."""
+    return in_study(f"{RESULT}/data/{{dataset}}/rejected.csv", dataset=STUDY.datasets)
 
 
 def final_files():

@@ -2,12 +2,13 @@ rule tabulate:
     input:
         table_inputs,
     output:
-        report(
+        csv=report(
             "results/{study}/tables/{table}.csv",
             caption="../report/table.rst",
             category="Tables",
             labels=table_labels,
         ),
+        record="results/{study}/tables/{table}.json",
     log:
         "results/{study}/logs/tabulate/{table}.log",
     benchmark:
@@ -35,6 +36,7 @@ rule draw:
             labels=figure_labels,
         ),
         svg="results/{study}/figures/{figure}.svg",
+        record="results/{study}/figures/{figure}.json",
     log:
         "results/{study}/logs/draw/{figure}.log",
     benchmark:
@@ -55,6 +57,7 @@ rule report:
     input:
         figures=all_figures,
         tables=all_tables,
+        skipped=all_skipped,
     output:
         report(
             "results/{study}/report.html",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -160,13 +161,18 @@ def figure_inputs(figure: str, study: Study) -> FigureInputs:
 
 
 def figure_records(figure: str, study: Study, paths: StudyPaths) -> list[Path]:
-    """List the files of other stages that a figure is made of."""
+    """List the files of other stages that a figure is made of, and their records."""
     reads = figure_inputs(figure, study)
-    return (
-        [paths.table(table) for table in reads.tables]
-        + [paths.data(dataset) / "dataset.json" for dataset in reads.datasets]
-        + [paths.samples(run) / "sample.json" for run in reads.samples]
-        + [paths.score(run) / "score.json" for run in reads.scores]
-        + [paths.reference(run.dataset) / "reference.json" for run in reads.scores[:1]]
-        + [paths.model(run) / "history.csv" for run in reads.histories]
-    )
+    described = dict.fromkeys(paths.reference(run.dataset) for run in reads.scores)
+    return [
+        *(paths.table(name, end) for name in reads.tables for end in (".csv", ".json")),
+        *_in(map(paths.data, reads.datasets), "images.npy", "dataset.json"),
+        *_in(map(paths.samples, reads.samples), "images.npy", "sample.json"),
+        *_in(map(paths.score, reads.scores), "nearest.csv", "score.json"),
+        *_in(described, "nearest.csv", "reference.json"),
+        *_in(map(paths.model, reads.histories), "history.csv", "model.json"),
+    ]
+
+
+def _in(folders: Iterable[Path], *names: str) -> Iterator[Path]:
+    return (folder / name for folder in folders for name in names)

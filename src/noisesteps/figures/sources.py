@@ -11,7 +11,7 @@ from pandas import DataFrame
 
 from noisesteps.errors import StageError
 from noisesteps.paths import Run, StudyPaths
-from noisesteps.tables.records import read_record
+from noisesteps.tables.records import read_record, recorded
 
 if TYPE_CHECKING:
     from noisesteps.data.array import Images
@@ -24,12 +24,6 @@ NEIGHBOURS = {
     "pixel_distance": float,
     "pixel_relative": float,
 }
-
-
-def _require(path: Path, stage: str) -> Path:
-    if not path.is_file():
-        raise StageError(f"{path} is missing; run the stage {stage} first.")
-    return path
 
 
 def dataset_images(dataset: str, paths: StudyPaths) -> Images:
@@ -77,9 +71,11 @@ def real_neighbours(dataset: str, paths: StudyPaths, images: Images) -> DataFram
     Raises
     ------
     StageError
-        If the data set has not been described, or images are named that it lacks.
+        If the data set has not been described, the file has changed since, or images
+        are named that the data set lacks.
     """
-    path = _require(paths.reference(dataset) / "nearest.csv", "reference")
+    path = paths.reference(dataset) / "nearest.csv"
+    recorded(path, "reference.json", "reference")
     rows = _neighbours(path, "reference", len(images.held_out), len(images.train))
     return rows[rows["pixel_distance"] > 0]
 
@@ -90,14 +86,15 @@ def neighbours(run: Run, paths: StudyPaths, train_images: int) -> DataFrame:
     Raises
     ------
     StageError
-        If the run has not been scored, or names images that are not there.
+        If the run has not been scored, the file has changed since, or names images
+        that are not there.
     """
-    path = _require(paths.score(run) / "nearest.csv", "score")
+    path = recorded(paths.score(run) / "nearest.csv", "score.json", "score")
     return _neighbours(path, "score", len(generated_images(run, paths)), train_images)
 
 
 def _neighbours(path: Path, stage: str, images: int, train_images: int) -> DataFrame:
-    again = f"remove it and run the stage {stage} again."
+    again = f"remove it and run `noisesteps {stage}` again."
     if not path.read_text(encoding="utf-8").strip():  # no image, no column
         return DataFrame(columns=list(NEIGHBOURS)).astype(NEIGHBOURS)
     try:
@@ -123,7 +120,7 @@ def generated_images(run: Run, paths: StudyPaths) -> np.ndarray:
     """
     from noisesteps.data.array import load_samples
 
-    return load_samples(_require(paths.samples(run) / "images.npy", "sample").parent)
+    return load_samples(paths.samples(run))
 
 
 def history(run: Run, paths: StudyPaths) -> DataFrame:
@@ -132,14 +129,16 @@ def history(run: Run, paths: StudyPaths) -> DataFrame:
     Raises
     ------
     StageError
-        If the run has not been trained, or its history lacks a column.
+        If the run has not been trained, or its history has changed since, or lacks
+        a column.
     """
-    path = _require(paths.model(run) / "history.csv", "train")
+    path = recorded(paths.model(run) / "history.csv", "model.json", "train")
     try:
         return pd.read_csv(path, usecols=["optimizer_step", "loss"], dtype=float)
     except ValueError as error:
         raise StageError(
-            f"{path} cannot be read ({error}); remove it and run the stage train again."
+            f"{path} cannot be read ({error}); remove it and run `noisesteps train` "
+            "again."
         ) from error
 
 

@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from noisesteps.config import Study
-from noisesteps.files import digest, read_json, write_json
+from noisesteps.files import digest, read_json
 from noisesteps.paths import RESOURCES
 from noisesteps.plan.counts import is_drawn, weights_are_there
 from noisesteps.plan.machine import Slots
 from noisesteps.provenance import code_digest, library_versions
+from noisesteps.records import write_record
 
 logger = logging.getLogger("noisesteps.plan")
 
@@ -157,7 +158,7 @@ def calibrate(
         numbers = measure(study, slots, device.type, device_option, Path(folder))
     time = datetime.now().astimezone().isoformat(timespec="seconds")
     calibration = Calibration(found, time, **numbers)
-    write_json(path, dataclasses.asdict(calibration))
+    write_record(path, dataclasses.asdict(calibration))
     return calibration
 
 

@@ -138,10 +138,11 @@ class Estimator:
         count = self.counts[dataset]
         images = count.train + count.held_out
         kind = "drawn" if is_drawn(self.study, dataset) else "decoded"
+        files = ("dataset.json", "images.npy", "rejected.csv")
         return self._job(
             "preprocess",
             dataset,
-            (self._data_record(dataset),),
+            tuple(self.paths.data(dataset) / name for name in files),
             self._fetched(dataset),
             units=images * self.measured.prepared[kind],
             disk_bytes=images * (self.image_bytes + ROW_BYTES),
@@ -169,7 +170,7 @@ class Estimator:
         return self._job(
             "reference",
             dataset,
-            (folder / "reference.json",),
+            (folder / "reference.json", folder / "nearest.csv"),
             [
                 self._data_record(dataset),
                 *self._fetched(self.study.evaluation.extractor),
@@ -229,10 +230,11 @@ class Estimator:
         steps = sampling.sampling_steps or run.steps
         work = self.measured.sampling_warm_up
         work += steps * self.measured.denoising_step * images / sampling.batch_size
+        folder = self.paths.samples(run)
         return self._job(
             "sample",
             run.path.as_posix(),
-            (self.paths.samples(run) / "sample.json",),
+            (folder / "sample.json", folder / "images.npy"),
             [self.paths.model(run.model) / "model.json"],
             units=work,
             work_seconds=work,
@@ -244,6 +246,7 @@ class Estimator:
 
     def _score(self, run: Run) -> Job:
         images = self.study.sampling.images * self.study.sampling.seeds
+        folder = self.paths.score(run)
         inputs = [
             self.paths.samples(run) / "sample.json",
             self.paths.reference(run.dataset) / "reference.json",
@@ -254,7 +257,7 @@ class Estimator:
             self._job(
                 "score",
                 run.path.as_posix(),
-                (self.paths.score(run) / "score.json",),
+                (folder / "score.json", folder / "nearest.csv"),
                 inputs,
                 units=self._scoring_seconds(images, self.counts[run.dataset].train),
                 disk_bytes=images * (4 * self.dimensions + ROW_BYTES),
@@ -317,20 +320,22 @@ class Estimator:
         tables, figures = table_names(self.study), figure_names(self.study)
         for name in tables:
             records = table_records(name, self.study, self.paths)
-            written = (self.paths.table(name),)
-            yield self._job("tabulate", name, written, records, disk_bytes=TABLE_BYTES)
-        size = self.measured.figure_bytes
+            written = tuple(self.paths.table(name, end) for end in (".csv", ".json"))
+            size = TABLE_BYTES + RECORD_BYTES
+            yield self._job("tabulate", name, written, records, disk_bytes=size)
+        size = self.measured.figure_bytes + RECORD_BYTES
         for name in figures:
             records = figure_records(name, self.study, self.paths)
-            written = (self.paths.figure(name),)
+            written = tuple(self.paths.figure(name, end) for end in (".png", ".json"))
             yield self._job("draw", name, written, records, disk_bytes=size)
         yield self._job(
             "report",
             self.study.study,
             (self.paths.report,),
             [self.paths.figure(name) for name in figures]
-            + [self.paths.table(name) for name in tables],
-            disk_bytes=TEXT_SHARE * size * len(figures),
+            + [self.paths.table(name) for name in tables]
+            + [self.paths.data(name) / "rejected.csv" for name in self.study.datasets],
+            disk_bytes=TEXT_SHARE * self.measured.figure_bytes * len(figures),
         )
 
 

@@ -17,13 +17,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pandas import DataFrame
 
 from noisesteps.config import Study
-from noisesteps.errors import StageError
 from noisesteps.figures import caption, figure_names
 from noisesteps.figures.inputs import figure_kind, figure_title
 from noisesteps.paths import StudyPaths
 from noisesteps.report import cells, comparison, findings, records
 from noisesteps.tables import read_table, table_names
 from noisesteps.tables.inputs import TITLES, table_title
+from noisesteps.tables.records import recorded
 
 FOLDER = Path(__file__).parent
 TEMPLATE, STYLE, SCRIPT = "report.html.j2", "report.css", "report.js"
@@ -236,11 +236,7 @@ def _figures(
 
 
 def _figure(name: str, study: Study, paths: StudyPaths, config_file: str) -> Figure:
-    path = paths.figure(name)
-    if not path.is_file():
-        raise StageError(
-            f"{path} is missing; run the stage draw for figure {name} first."
-        )
+    path = recorded(paths.figure(name), f"{name}.json", f"draw --figure {name}")
     content = path.read_bytes()
     width, height = struct.unpack(">II", content[16:24])  # of the PNG header
     words = caption(name, study, paths)

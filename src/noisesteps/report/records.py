@@ -15,7 +15,7 @@ from noisesteps.config import Study
 from noisesteps.errors import StageError
 from noisesteps.paths import StudyPaths
 from noisesteps.tables.inputs import classifier_runs
-from noisesteps.tables.records import read_record, record_path
+from noisesteps.tables.records import read_record, record_path, recorded
 
 STAGES = (
     "fetch", "preprocess", "train", "sample", "reference", "score", "sets", "classify",
@@ -189,7 +189,7 @@ def skipped(study: Study, paths: StudyPaths) -> list[Skipped]:
     Raises
     ------
     StageError
-        If a list of skipped files is missing or is no such list.
+        If a list of skipped files is missing, is no such list or has changed since.
     """
     return [
         found for name in study.datasets if (found := _skipped(name, paths)).count > 0
@@ -198,16 +198,13 @@ def skipped(study: Study, paths: StudyPaths) -> list[Skipped]:
 
 def _skipped(dataset: str, paths: StudyPaths) -> Skipped:
     path = paths.data(dataset) / "rejected.csv"
+    recorded(path, "dataset.json", "preprocess")
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
         rows = list(zip(table["source"], table["reason"], strict=True))
-    except FileNotFoundError:
-        raise StageError(
-            f"{path} is missing; run the stage preprocess first."
-        ) from None
     except (ValueError, KeyError) as error:
         raise StageError(
-            f"{path} cannot be read ({error}); remove it and run the stage preprocess "
-            "again."
+            f"{path} cannot be read ({error}); remove it and run `noisesteps "
+            "preprocess` again."
         ) from error
     return Skipped(dataset, len(rows), rows[:NAMED], path.as_posix())

@@ -111,7 +111,8 @@ def last_jobs(study: Study, paths: StudyPaths) -> list[Job]:
         ("draw", figure_names(study), paths.figure),
     ):
         for name in names:
-            jobs.append(Job(rule, name, paths.rule_log(rule, name), place(name)))
+            log = paths.rule_log(rule, name)
+            jobs.append(Job(rule, name, log, place(name, ".json")))
     report = Job("report", study.study, paths.rule_log("report"), paths.report)
     return [*jobs, report]
 

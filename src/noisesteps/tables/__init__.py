@@ -68,7 +68,8 @@ def read_table(table: str, paths: StudyPaths) -> DataFrame:
     Raises
     ------
     StageError
-        If the CSV file is missing or lacks a column.
+        If the CSV file is missing, lacks a column, or is not the one that its record
+        `{table}.json` was written for.
     """
     from noisesteps.tables.build import read
 

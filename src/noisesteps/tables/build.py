@@ -17,7 +17,7 @@ from noisesteps.paths import Run, StudyPaths
 from noisesteps.tables import comparisons, inputs, scores
 from noisesteps.tables.classifiers import accuracy_rows, effect_rows
 from noisesteps.tables.published import SCHEDULE, published
-from noisesteps.tables.records import read_record, with_records
+from noisesteps.tables.records import read_record, recorded, with_records
 
 TEXT, COUNT, NUMBER, FLAG = "str", "Int64", "float64", "boolean"
 RUN = {"dataset": TEXT, "schedule": TEXT, "steps": COUNT}
@@ -259,16 +259,13 @@ def write(path: Path, frame: DataFrame) -> None:
 
 def read(table: str, paths: StudyPaths) -> DataFrame:
     """Read a table back; see `noisesteps.tables.read_table`."""
-    path = paths.table(table)
+    stage = f"tabulate --table {table}"
+    path = recorded(paths.table(table), f"{table}.json", stage)
     try:
         return pd.read_csv(path, dtype=columns(table), usecols=list(columns(table)))
-    except FileNotFoundError:
-        raise StageError(
-            f"{path} is missing; run the stage tabulate for table {table} first."
-        ) from None
     except ValueError as error:
         raise StageError(
-            f"{path} cannot be read ({error}); run the stage tabulate again."
+            f"{path} cannot be read ({error}); run `noisesteps {stage}` again."
         ) from error
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from noisesteps.errors import StageError
 from noisesteps.files import read_json
 from noisesteps.paths import Run, StudyPaths
+from noisesteps.records import verify
 
 
 def read_record(path: Path, stage: str, names: Iterable[str]) -> dict[str, Any]:
@@ -19,16 +20,54 @@ def read_record(path: Path, stage: str, names: Iterable[str]) -> dict[str, Any]:
     StageError
         If the record is missing, is not JSON or lacks a key.
     """
+    values = _read(path, stage)
+    try:
+        return {name: values[name] for name in names}
+    except KeyError as error:
+        raise _unusable(path, f"lacks the key {error}", stage) from error
+
+
+def recorded(path: Path, record: str, stage: str) -> Path:
+    """Return the path of a file that is the one its record was written for.
+
+    Parameters
+    ----------
+    path
+        The file.
+    record
+        Name of the JSON record beside it.
+    stage
+        The sub-command that writes both, for the message.
+
+    Raises
+    ------
+    StageError
+        If one of them is missing or damaged.
+    """
+    if not path.is_file():
+        raise StageError(f"{path} is missing; run `noisesteps {stage}` first.")
+    values = _read(path.with_name(record), stage)
+    return verify(path.parent, path.name, values, stage)
+
+
+def _read(path: Path, stage: str) -> dict[str, Any]:
     try:
         values = read_json(path)
-        return {name: values[name] for name in names}
     except FileNotFoundError:
-        raise StageError(f"{path} is missing; run the stage {stage} first.") from None
-    except KeyError as error:
-        problem = f"lacks the key {error}"
-    except (OSError, ValueError, TypeError) as error:
-        problem = f"cannot be read ({error})"
-    raise StageError(f"{path} {problem}; remove it and run the stage {stage} again.")
+        raise StageError(
+            f"{path} is missing; run `noisesteps {stage}` first."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise _unusable(path, f"cannot be read ({error})", stage) from error
+    if not isinstance(values, dict):
+        raise _unusable(path, "cannot be read (it is no record)", stage)
+    return values
+
+
+def _unusable(path: Path, problem: str, stage: str) -> StageError:
+    return StageError(
+        f"{path} {problem}; remove it and run `noisesteps {stage}` again."
+    )
 
 
 def record_path(stage: str, run: Run, paths: StudyPaths) -> Path:
