@@ -60,7 +60,7 @@ ROWS = (
         "the stage under way",
     ),
     (
-        "array, model, statistics, set or record cut short",
+        "array, model, statistics, set, table, list, picture or record cut short",
         ("test_corruption::test_a_truncated_file_is_named_and_not_used",),
         "nothing: refused by every reader, made anew with the same bits",
     ),
