@@ -398,8 +398,8 @@ TOO_EARLY = {
     "score": (harness.SCORES.command, f"{SAMPLES}/sample.json is missing"),
     "sets": (harness.SET.command, f"{DATA} holds no prepared data set"),
     "classify": (harness.CLASSIFY.command, f"{SETS}/mix/set.json is missing"),
-    "tabulate": (harness.TABULATE.command, "is missing; run the stage"),
-    "draw": (harness.DRAW.command, f"{SAMPLES}/images.npy is missing"),
+    "tabulate": (harness.TABULATE.command, "is missing; run `noisesteps reference`"),
+    "draw": (harness.DRAW.command, f"{SAMPLES}/sample.json is missing"),
     "export": (("export", "images", *RUN, "--output", "out"), "sample.json is missing"),
 }
 
