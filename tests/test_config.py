@@ -81,6 +81,7 @@ BAD = [
     ("classification.datasets", ["toy_flowers", "cats"], "names cats"),
     ("classification.datasets", ["toy_flowers"], "classification.datasets"),
     ("datasets.toy_flowers.held_out", 0, "held_out is 0"),
+    ("datasets.toy_flowers.train", 500_001, "datasets.toy_flowers.train"),
     ("datasets.toy_flowers.train", "many", "datasets.toy_flowers.train"),
     ("datasets.toy_flowers.format", "toy_cats", "toy_cats"),
     ("datasets", {"../x": {"format": "folder", "path": "x"}}, "letters, digits"),
@@ -134,6 +135,90 @@ def test_a_file_that_is_no_study_is_named(tmp_path, text):
     file.write_text(text)
     with pytest.raises(ConfigError, match=str(file)):
         load_study(file)
+
+
+@pytest.mark.parametrize(
+    "scalar",
+    [
+        "2026-02-30",
+        "2001-99-99",
+        "2001-01-01 00:00:00 +99:99",
+        "9" * 6000,
+        "0x" + "f" * 6000,
+        "!!int abc",
+        "!!int ''",
+        "!!float abc",
+        "!!bool maybe",
+        "!!timestamp foo",
+        "!!set [1]",
+    ],
+    ids=lambda scalar: scalar[:30],
+)
+@pytest.mark.parametrize("text", ["seed: 1\nstudy: {}\n", "seed: 1\n? {}\n: 1\n"])
+def test_a_value_that_cannot_be_is_named_with_its_line(tmp_path, text, scalar):
+    file = tmp_path / "study.yaml"
+    file.write_text(text.format(scalar))
+    with pytest.raises(ConfigError) as error:
+        load_study(file)
+    message = str(error.value)
+    assert message.startswith(f"{file} is not valid YAML: ")
+    assert "line 2" in message
+    assert scalar[:30] in message
+    assert len(message) < 400 + len(str(file))
+
+
+def test_merge_keys_are_refused_by_name(tmp_path):
+    file = tmp_path / "study.yaml"
+    text = "datasets:\n  one: &one {format: toy_flowers}\n  two:\n    <<: *one\n"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=r"merge keys \(`<<`\).*line 4"):
+        load_study(file)
+
+
+@pytest.mark.parametrize(
+    "dataset",
+    [
+        {"format": "folder", "path": "~nosuchuser/x"},
+        {
+            "format": "zip",
+            "files": {"a.zip": {}},
+            "mirror": {"location": "~nosuchuser/x", "sha256": {"a.zip": "0" * 64}},
+        },
+    ],
+    ids=lambda dataset: dataset["format"],
+)
+def test_the_home_of_nobody_is_named(dataset):
+    with pytest.raises(ConfigError, match=r"datasets\.mine\..*~nosuchuser/x starts"):
+        parse_study(changed("datasets.mine", dataset))
+
+
+def test_a_path_too_long_for_any_file_is_no_folder(tmp_path):
+    file = tmp_path / "study.yaml"
+    mine = {"format": "folder", "path": "a" * 5000}
+    file.write_text(yaml.safe_dump(changed("datasets.mine", mine)))
+    with pytest.raises(ConfigError, match=r"datasets\.mine\.path.*no folder"):
+        load_study(file)
+
+
+def integers(schema, name=""):
+    """Yield each integer of a JSON schema, and where it stands."""
+    if isinstance(schema, list):
+        for part in schema:
+            yield from integers(part, name)
+    elif isinstance(schema, dict):
+        if schema.get("type") == "integer":
+            yield name, schema
+        for key, part in schema.items():
+            yield from integers(part, f"{name}.{key}")
+
+
+def test_every_number_of_the_config_has_bounds():
+    """Beyond 64 bits, or of a size without end, a stage would fail or never end."""
+    found = list(integers(schema.json_schema()))
+    assert len(found) > 30
+    for name, limits in found:
+        assert "minimum" in limits, name
+        assert limits.keys() & {"maximum", "exclusiveMaximum"}, name
 
 
 def test_fewer_steps_need_a_smaller_number():

@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import reprlib
 from collections.abc import Iterator
 from dataclasses import replace
@@ -33,6 +34,7 @@ from noisesteps.paths import RESOURCES, Run
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 FILE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+ADDRESS_PATTERN = r"^https?://"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 FileName = Annotated[str, Field(pattern=FILE_PATTERN)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -43,6 +45,13 @@ Extractor = Literal["inception-v3", "efficientnet-lite0"]
 Architecture = Literal["resnet18", "vgg16"]
 Method = Literal["ancestral", "ddim"]
 SetName = Literal["origin", "synthesis", "mix", "origin_repeated", "origin_augmented"]
+# Far above what anybody trains for, and far below what 64 bits and floats can hold.
+MOST_IMAGES = 10_000_000
+MOST_DRAWINGS = 500_000  # as many as a zip may hold
+MOST_EPOCHS = 1_000_000
+MOST_UPDATES = 1_000_000_000
+MOST_TOGETHER = 1_000_000  # images of a batch, of a score, of a class
+MOST_STEPS = 10_000
 GENERATED_SETS = {"synthesis", "mix"}  # those that hold generated images
 FORMAT = "How the data set is read."
 EXTRACTORS = get_args(Extractor)
@@ -64,6 +73,22 @@ class Section(BaseModel):
     )
 
 
+def is_address(place: str) -> bool:
+    """Tell a base URL from a folder."""
+    return re.match(ADDRESS_PATTERN, place) is not None
+
+
+def _expanded(path: str) -> str:
+    """Write out the home that `~` or `~name` stands for."""
+    try:
+        return str(Path(path).expanduser())
+    except RuntimeError:
+        raise ValueError(
+            f"{path} starts with the home of a user who has none on this machine; "
+            "write the folder out"
+        ) from None
+
+
 def _each_once(section: Section, *keys: str) -> Any:
     for key in keys:
         values = getattr(section, key)
@@ -78,7 +103,7 @@ class RemoteFile(Section):
     url: str | None = _key(
         None,
         "Canonical address; null: the file has to be put in place by hand.",
-        pattern=r"^https?://",
+        pattern=ADDRESS_PATTERN,
     )
     sha256: Sha256 | None = _key(None, "Published SHA-256, in hexadecimal.")
     md5: Md5 | None = _key(None, "Published MD5, where no SHA-256 is published.")
@@ -95,6 +120,11 @@ class Mirror(Section):
     sha256: dict[FileName, Sha256] = _key(
         ..., "SHA-256 of each file at the mirror, by file name."
     )
+
+    @field_validator("location")
+    @classmethod
+    def _expand(cls, location: str) -> str:
+        return location if is_address(location) else _expanded(location)
 
 
 class Distribution(Section):
@@ -139,6 +169,7 @@ class _Dataset(Section):
         "How many images to train on, chosen by seed; null: all that are not held out.",
         "images",
         ge=1,
+        le=MOST_IMAGES,
     )
     held_out: int | None = _key(
         0,
@@ -146,10 +177,12 @@ class _Dataset(Section):
         "null: the distribution's own held-out split, where it has one.",
         "images",
         ge=0,
+        le=MOST_IMAGES,
     )
     epochs: int | None = _key(
-        None, "Overrides training.epochs for this data set.", "epochs", ge=1
-    )
+        None, "Overrides training.epochs for this data set.", "epochs", ge=1,
+        le=MOST_EPOCHS,
+    )  # fmt: skip
 
 
 class _Archived(_Dataset, Distribution):
@@ -173,6 +206,7 @@ class OxfordFlowers(_Archived):
         "null: the 1,020 images of `valid`; a number: that many of them, by seed.",
         "images",
         ge=0,
+        le=MOST_IMAGES,
     )
 
 
@@ -200,17 +234,20 @@ class Folder(_Dataset):
     @field_validator("path")
     @classmethod
     def _expand(cls, path: str) -> str:
-        return str(Path(path).expanduser())
+        return _expanded(path)
 
 
 class Toy(_Dataset):
     """Generated drawings: no download, deterministic in the seed."""
 
     format: Literal["toy_flowers", "toy_butterflies"] = _key(..., FORMAT)
-    train: int = _key(..., "How many drawings to train on.", "images", ge=1)
-    held_out: int = _key(
-        0, "How many further drawings no diffusion model sees.", "images", ge=0
+    train: int = _key(
+        ..., "How many drawings to train on.", "images", ge=1, le=MOST_DRAWINGS
     )
+    held_out: int = _key(
+        0, "How many further drawings no diffusion model sees.", "images", ge=0,
+        le=MOST_DRAWINGS,
+    )  # fmt: skip
 
 
 Dataset = Annotated[
@@ -233,8 +270,9 @@ class Preprocess(Section):
         max_length=3,
     )
     minimum_size: int = _key(
-        8, "An image whose shorter side is below this is rejected.", "pixels", ge=1
-    )
+        8, "An image whose shorter side is below this is rejected.", "pixels", ge=1,
+        le=8000,
+    )  # fmt: skip
     on_bad_file: Literal["skip", "refuse"] = _key(
         "skip", "skip: name it in rejected.csv and go on; refuse: end with an error."
     )
@@ -262,7 +300,7 @@ class DiffusionGrid(Section):
         "linear_scaled: beta times 1000/T; cosine: Nichol & Dhariwal 2021.",
         min_length=1,
     )
-    steps: list[Annotated[int, Field(ge=1, le=10_000)]] = _key(
+    steps: list[Annotated[int, Field(ge=1, le=MOST_STEPS)]] = _key(
         ..., "Numbers of noise steps T; one model is trained for each.", "steps",
         min_length=1,
     )  # fmt: skip
@@ -284,12 +322,14 @@ class Wandb(Section):
 class Training(Section):
     """Optimisation of the noise prediction (dissertation, section 3.4.4)."""
 
-    epochs: int = _key(50, "Passes over the training images.", "epochs", ge=1)
+    epochs: int = _key(
+        50, "Passes over the training images.", "epochs", ge=1, le=MOST_EPOCHS
+    )
     optimizer_steps: int | None = _key(
         None, "Train for this many updates instead of `epochs`; null: use `epochs`.",
-        "updates", ge=1,
+        "updates", ge=1, le=MOST_UPDATES,
     )  # fmt: skip
-    batch_size: int = _key(16, "Images in an update.", "images", ge=1)
+    batch_size: int = _key(16, "Images in an update.", "images", ge=1, le=MOST_TOGETHER)
     learning_rate: float = _key(
         1e-4, "Adam's learning rate after the warm-up (lr_base, eq. 3.11).",
         gt=0, le=1,
@@ -298,7 +338,7 @@ class Training(Section):
         0.0, "Learning rate at the end of the cosine (lr_min, eq. 3.12).", ge=0, le=1
     )
     warmup_steps: int = _key(
-        500, "Updates of linear warm-up (eq. 3.11).", "updates", ge=0
+        500, "Updates of linear warm-up (eq. 3.11).", "updates", ge=0, le=MOST_UPDATES
     )
     precision: Literal["fp16", "bf16", "fp32"] = _key(
         "fp16", "Autocast type; fp16 scales the loss; weights stay fp32."
@@ -324,10 +364,11 @@ class Training(Section):
         "a training on a GPU takes many more; needs a C compiler.",
     )
     checkpoint_epochs: int = _key(
-        5, "A rolling checkpoint is written after this many epochs.", "epochs", ge=1
-    )
+        5, "A rolling checkpoint is written after this many epochs.", "epochs", ge=1,
+        le=MOST_EPOCHS,
+    )  # fmt: skip
     log_steps: int = _key(
-        4, "A progress line after this many updates.", "updates", ge=1
+        4, "A progress line after this many updates.", "updates", ge=1, le=MOST_UPDATES
     )
     tensorboard: bool = _key(True, "Write TensorBoard event files below logs/.")
     wandb: Wandb = _key(Wandb(), "Weights & Biases tracking.")
@@ -359,7 +400,7 @@ class FewerSteps(Section):
         "Samplers over evenly spaced timesteps: respaced ancestral sampling, DDIM.",
         min_length=1,
     )
-    steps: list[Annotated[int, Field(ge=1)]] | None = _key(
+    steps: list[Annotated[int, Field(ge=1, le=MOST_STEPS)]] | None = _key(
         None,
         "Numbers of sampling steps; null: every T of the study below the largest.",
         "steps",
@@ -374,7 +415,9 @@ class FewerSteps(Section):
 class Sampling(Section):
     """Images generated by each trained model (dissertation, section 3.4.5)."""
 
-    images: int = _key(128, "Images that one score is computed from.", "images", ge=6)
+    images: int = _key(
+        128, "Images that one score is computed from.", "images", ge=6, le=MOST_TOGETHER
+    )
     seeds: int = _key(
         1,
         "Scores of each model, every one from `images` other images: the interval of "
@@ -383,13 +426,15 @@ class Sampling(Section):
         ge=1,
         le=100,
     )
-    batch_size: int = _key(8, "Images generated together.", "images", ge=1)
+    batch_size: int = _key(
+        8, "Images generated together.", "images", ge=1, le=MOST_TOGETHER
+    )
     method: Method = _key(
         "ancestral", "ancestral: DDPM's own sampler; ddim: Song et al. 2021, eta 0."
     )
     sampling_steps: int | None = _key(
         None, "Network evaluations an image, spaced evenly over T; null: all T.",
-        "steps", ge=1,
+        "steps", ge=1, le=MOST_STEPS,
     )  # fmt: skip
     precision: Literal["fp16", "bf16", "fp32"] = _key("fp32", "Autocast type.")
     compile: bool = _key(
@@ -414,7 +459,9 @@ class Evaluation(Section):
         "inception-v3 gives FID; efficientnet-lite0 gives FD (EfficientNet-Lite0), "
         "which is not comparable with any FID.",
     )
-    batch_size: int = _key(32, "Images the extractor sees together.", "images", ge=1)
+    batch_size: int = _key(
+        32, "Images the extractor sees together.", "images", ge=1, le=MOST_TOGETHER
+    )
     weights: Distribution | None = _key(
         None, "The Inception weights; needed for extractor inception-v3 only."
     )
@@ -436,7 +483,9 @@ class Classification(Section):
         ..., "The data sets to tell apart, each one class.", min_length=2
     )
     schedule: Schedule = _key("linear", "Schedule of the models that generate.")
-    steps: int = _key(..., "T of the models that generate.", "steps", ge=1)
+    steps: int = _key(
+        ..., "T of the models that generate.", "steps", ge=1, le=MOST_STEPS
+    )
     sets: list[SetName] = _key(
         list(get_args(SetName)),
         "Training sets. origin: real images; synthesis: generated images; mix: both. "
@@ -446,8 +495,9 @@ class Classification(Section):
         min_length=1,
     )
     images_per_class: int = _key(
-        150, "Images a class in Origin and in Synthesis.", "images", ge=1
-    )
+        150, "Images a class in Origin and in Synthesis.", "images", ge=1,
+        le=MOST_TOGETHER,
+    )  # fmt: skip
     architectures: list[Architecture] = _key(
         ["resnet18", "vgg16"],
         "torchvision networks, from random weights.",
@@ -461,8 +511,10 @@ class Classification(Section):
         ge=1,
         le=1000,
     )
-    epochs: int = _key(20, "Passes over the training set.", "epochs", ge=1)
-    batch_size: int = _key(32, "Images in an update.", "images", ge=2)
+    epochs: int = _key(
+        20, "Passes over the training set.", "epochs", ge=1, le=MOST_EPOCHS
+    )
+    batch_size: int = _key(32, "Images in an update.", "images", ge=2, le=MOST_TOGETHER)
     learning_rate: float = _key(1e-4, "Adam's learning rate.", gt=0, le=1)
 
     @model_validator(mode="after")
@@ -784,11 +836,36 @@ RANDOM_STAGES = {
 }  # fmt: skip
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """Refuses a mapping that has a key twice; YAML's own rule, which PyYAML skips."""
+class _StudyLoader(yaml.SafeLoader):
+    """Refuses what PyYAML lets pass or fails at: a key twice, `2026-02-30`, `<<`.
+
+    A key twice breaks YAML's own rule. A scalar that its tag, stated or guessed, cannot
+    be made of raises whatever Python's constructors raise. Merge keys would bring keys
+    that stand there twice.
+    """
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            value = super().construct_object(node, deep)
+            if isinstance(value, int):
+                str(value)  # of too many digits, if written in hexadecimal
+            return value
+        except (ValueError, LookupError, AttributeError, ArithmeticError) as error:
+            tag = node.tag.rsplit(":", 1)[-1]
+            raise yaml.constructor.ConstructorError(
+                problem=f"{_SHORT.repr(node.value)} is no possible {tag}",
+                problem_mark=node.start_mark,
+            ) from error
+
+    def refuse_merge(self, node: yaml.Node) -> None:
+        raise yaml.constructor.ConstructorError(
+            problem="merge keys (`<<`) are not supported: write out the keys instead",
+            problem_mark=node.start_mark,
+        )
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []
+        keys = [self.construct_object(key, deep=True) for key, _ in pairs]
         for key in keys:
             if keys.count(key) > 1:
                 raise yaml.constructor.ConstructorError(
@@ -796,6 +873,9 @@ class _UniqueKeyLoader(yaml.SafeLoader):
                     problem_mark=node.start_mark,
                 )
         return super().construct_mapping(node, deep)
+
+
+_StudyLoader.add_constructor("tag:yaml.org,2002:merge", _StudyLoader.refuse_merge)
 
 
 def load_study(path: str | Path) -> Study:
@@ -809,7 +889,7 @@ def load_study(path: str | Path) -> Study:
     """
     path = Path(path)
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_StudyLoader)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror}).") from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
@@ -819,12 +899,19 @@ def load_study(path: str | Path) -> Study:
         ) from error
     study = parse_study(values, str(path))
     for name, dataset in study.datasets.items():
-        if isinstance(dataset, Folder) and not Path(dataset.path).is_dir():
+        if isinstance(dataset, Folder) and not _is_folder(dataset.path):
             raise ConfigError(
                 f"{path}: `datasets.{name}.path` is {dataset.path}, which is no "
                 "folder; correct it or create the folder."
             )
     return study
+
+
+def _is_folder(path: str) -> bool:
+    try:
+        return Path(path).is_dir()
+    except OSError:  # a name too long for any file system
+        return False
 
 
 def parse_study(values: Any, origin: str = "configuration") -> Study:
@@ -887,7 +974,7 @@ def _pattern_words(pattern: str) -> str:
     return {
         NAME_PATTERN: "but a name takes letters, digits, `_` and `-` only",
         FILE_PATTERN: "but a file name takes letters, digits, `.`, `_` and `-` only",
-        r"^https?://": "but an address starts with https:// or http://",
+        ADDRESS_PATTERN: "but an address starts with https:// or http://",
     }.get(pattern, f"but it must match {pattern}")
 
 

@@ -21,8 +21,8 @@ END = "<!-- end of keys -->"
 LIMITS = {
     "minimum": "at least {}",
     "exclusiveMinimum": "above {}",
-    "maximum": "at most {}",
-    "exclusiveMaximum": "below {}",
+    "maximum": "at most {:,}",
+    "exclusiveMaximum": "below {:,}",
     "multipleOf": "a multiple of {}",
     "minItems": "at least {} of them",
     "minLength": "not empty",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from noisesteps.config import Distribution
+from noisesteps.config import Distribution, is_address
 from noisesteps.errors import DataError
 from noisesteps.files import atomic, checksum, write_text
 
@@ -160,13 +160,9 @@ def _item(distribution: Distribution, source: str, name: str, folder: Path) -> _
 
 
 def _join(location: str, name: str) -> str:
-    if _is_url(location):
+    if is_address(location):
         return f"{location.rstrip('/')}/{quote(name)}"
-    return str(Path(location).expanduser() / name)
-
-
-def _is_url(address: str) -> bool:
-    return re.match(r"https?://", address) is not None
+    return str(Path(location, name))
 
 
 def _recorded(item: _Item) -> str:
@@ -190,7 +186,7 @@ def _obtain(item: _Item, patience: Patience) -> dict:
     else:
         origin = item.address
         logger.info("%s: getting %s from %s", item.source, item.path.name, origin)
-        if _is_url(origin):
+        if is_address(origin):
             vouched = _download(item, patience)
         else:
             _copy(item)

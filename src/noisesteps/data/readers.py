@@ -90,7 +90,7 @@ def open_reader(name: str, dataset: config.Dataset, fetched: Path | None) -> Rea
         If a file of the distribution is not there.
     """
     if isinstance(dataset, config.Folder):
-        return FolderReader(Path(dataset.path).expanduser(), f"datasets.{name}.path")
+        return FolderReader(Path(dataset.path), f"datasets.{name}.path")
     paths = [_fetched_file(name, fetched, file) for file in sorted(dataset.files)]
     if isinstance(dataset, config.OxfordFlowers):
         return FlowersReader(*(_fetched_file(name, fetched, f) for f in FLOWERS_FILES))

@@ -83,7 +83,7 @@ def _files(study: Study, name: str) -> Path | None:
         return Path(dataset.path)
     places = [study.resource_folder(name)]
     if isinstance(dataset, Distribution) and dataset.mirror:
-        places.append(Path(dataset.mirror.location).expanduser())
+        places.append(Path(dataset.mirror.location))
     for place in places:
         if all((place / file).is_file() for file in dataset.files):
             return place
