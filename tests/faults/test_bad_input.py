@@ -173,8 +173,19 @@ def a_zip(folder: Path, files: dict[str, bytes], **keys) -> Path:
 
 
 def a_parquet(folder: Path, rows: list[dict], **keys) -> None:
+    a_table(folder, pa.Table.from_pylist(rows), **keys)
+
+
+def a_table(folder: Path, table: pa.Table, **keys) -> None:
     archives = use(folder, format="parquet", files={"a.parquet": {}}, **keys)
-    pq.write_table(pa.Table.from_pylist(rows), archives / "a.parquet")
+    pq.write_table(table, archives / "a.parquet")
+
+
+def images_with(*paths: pa.Array) -> pa.StructArray:
+    """Return an image column whose `path` is what it should not be."""
+    contents = pa.array(IMAGES.values(), pa.binary())
+    names = ["bytes", *["path"] * len(paths)]
+    return pa.StructArray.from_arrays([contents, *paths], names=names)
 
 
 def flowers(folder: Path, **numbers) -> Path:
@@ -190,6 +201,9 @@ def flowers(folder: Path, **numbers) -> Path:
 
 IMAGES = {f"{value}.png": hostile.picture(value) for value in range(30)}
 ROWS = [{"image": {"bytes": image, "path": name}} for name, image in IMAGES.items()]
+NAMES = pa.array(IMAGES)
+LATE = pa.array([2**62] * len(IMAGES), pa.timestamp("us"))  # in the year 148,109
+NO_UTF_8 = pa.array([b"\xff"] * len(IMAGES)).view(pa.string())
 REFUSE = {"preprocess": {"on_bad_file": "refuse", "on_duplicate": "refuse"}}
 
 
@@ -290,6 +304,52 @@ def a_parquet_file_of_nested_bytes(folder):
     a_parquet(folder, [{"image": {"bytes": [b"a"], "path": "a"}}] * 30)
 
 
+def two_columns_of_images(folder):
+    columns = [images_with(NAMES)] * 2
+    a_table(folder, pa.Table.from_arrays(columns, names=["image"] * 2))
+
+
+def two_columns_of_labels(folder):
+    columns = [images_with(NAMES), NAMES, NAMES]
+    table = pa.Table.from_arrays(columns, names=["image", "label", "label"])
+    a_table(folder, table, label_column="label")
+
+
+def two_paths_of_an_image(folder):
+    a_table(folder, pa.table({"image": images_with(NAMES, NAMES)}))
+
+
+def a_path_of_lists(folder):
+    a_table(folder, pa.table({"image": images_with(pa.array([["a"]] * len(IMAGES)))}))
+
+
+def a_path_of_structures(folder):
+    paths = pa.array([{"a": "b"}] * len(IMAGES))
+    a_table(folder, pa.table({"image": images_with(paths)}))
+
+
+def a_path_of_times(folder):
+    a_table(folder, pa.table({"image": images_with(LATE)}))
+
+
+def a_path_that_is_not_utf_8(folder):
+    a_table(folder, pa.table({"image": images_with(NO_UTF_8)}))
+
+
+def labels_beyond_all_times(folder):
+    table = pa.table({"image": images_with(NAMES), "label": LATE})
+    a_table(folder, table, label_column="label")
+
+
+def labels_that_are_not_utf_8(folder):
+    table = pa.table({"image": images_with(NAMES), "label": NO_UTF_8})
+    a_table(folder, table, label_column="label")
+
+
+def labels_of_images(folder):
+    a_parquet(folder, ROWS, label_column="image")
+
+
 def flowers_without_labels(folder):
     flowers(folder, labels=np.array([]))
 
@@ -362,6 +422,16 @@ DATASETS = {
     labels_that_are_not_there: "set datasets.mine.label_column to one of image",
     a_parquet_file_without_rows: "mine has 0 usable images",
     a_parquet_file_of_nested_bytes: "set datasets.mine.image_column",
+    two_columns_of_images: "a.parquet has several columns image; rename them",
+    two_columns_of_labels: "a.parquet has several columns label; rename them",
+    two_paths_of_an_image: "set datasets.mine.image_column",
+    a_path_of_lists: "set datasets.mine.image_column",
+    a_path_of_structures: "set datasets.mine.image_column",
+    a_path_of_times: "set datasets.mine.image_column",
+    a_path_that_is_not_utf_8: "column image of",
+    labels_beyond_all_times: "set datasets.mine.label_column to another",
+    labels_that_are_not_utf_8: "set datasets.mine.label_column to another",
+    labels_of_images: "set datasets.mine.label_column to one of texts",
     flowers_without_labels: "imagelabels.mat has no `labels`",
     flowers_without_a_split: "setid.mat has no `valid`",
     a_split_of_words: "setid.mat is damaged (`trnid` is not made of whole numbers)",

@@ -275,10 +275,26 @@ class _Member(tarfile.TarInfo):
         return member
 
 
-def _has_bytes(kind: Any) -> bool:
+def _holds_images(kind: Any) -> bool:
+    """Whether a column's type has one `bytes`, and at most one `path`, of texts."""
     import pyarrow as pa
 
-    return pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
+    if not pa.types.is_struct(kind):
+        return False
+    contents, paths = (
+        [field.type for field in kind if field.name == name]
+        for name in ("bytes", "path")
+    )
+    is_binary = contents in ([pa.binary()], [pa.large_binary()])
+    return is_binary and len(paths) < 2 and all(map(_is_text, paths))
+
+
+def _is_text(kind: Any) -> bool:
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return kind in (pa.string(), pa.large_string(), pa.string_view(), pa.null())
 
 
 class ParquetReader:
@@ -304,9 +320,9 @@ class ParquetReader:
             places += [(path, row) for row in range(count)]
             names += [
                 image and image["path"]
-                for image in self._values(table, self.image_column, count)
+                for image in self._values(path, table, "image_column", count)
             ]
-            labels += self._values(table, self.label_column, count)
+            labels += self._values(path, table, "label_column", count)
         if not all(names) or len(set(names)) < len(names):
             names = [f"{path.name}[{row}]" for path, row in places]
         self.rows = dict(zip(names, places, strict=True))
@@ -324,7 +340,7 @@ class ParquetReader:
             self._check_image_column(path, schema)
             columns = [f"{self.image_column}.path"]
             if self.label_column:
-                self._column_type(path, schema, "label_column")
+                self._check_label_column(path, schema)
                 columns.append(self.label_column)
             if file.metadata.num_rows > MAXIMUM_MEMBERS:
                 raise _too_much(path, f"holds more than {MAXIMUM_MEMBERS:,} rows")
@@ -349,14 +365,19 @@ class ParquetReader:
             yield batch
 
     def _check_image_column(self, path: Path, schema: Any) -> None:
-        import pyarrow as pa
-
-        kind = self._column_type(path, schema, "image_column")
-        bytes_ = kind.field("bytes").type if _has_bytes(kind) else None
-        if bytes_ not in (pa.binary(), pa.large_binary()):
+        if not _holds_images(self._column_type(path, schema, "image_column")):
             raise DataError(
                 f"column {self.image_column} of {path} is no {{bytes, path}} "
                 f"structure; set datasets.{self.name}.image_column to one that is."
+            )
+
+    def _check_label_column(self, path: Path, schema: Any) -> None:
+        import pyarrow as pa
+
+        if pa.types.is_nested(self._column_type(path, schema, "label_column")):
+            raise DataError(
+                f"column {self.label_column} of {path} holds lists or structures; set "
+                f"datasets.{self.name}.label_column to one of texts or numbers."
             )
 
     def _column_type(self, path: Path, schema: Any, key: str) -> Any:
@@ -366,14 +387,29 @@ class ParquetReader:
                 f"{path} has no column {column}; set datasets.{self.name}.{key} to one "
                 f"of {', '.join(schema.names)}."
             )
+        if schema.names.count(column) > 1:
+            raise DataError(
+                f"{path} has several columns {column}; rename them, so that "
+                f"datasets.{self.name}.{key} names one."
+            )
         return schema.field(column).type
 
-    @staticmethod
-    def _values(table: Any, column: str | None, count: int) -> list:
+    def _values(self, path: Path, table: Any, key: str, count: int) -> list:
         """Return a column's values; None for each row where there is no such column."""
+        import pyarrow as pa
+
+        column = getattr(self, key)
         if column is None or column not in table.column_names:
             return [None] * count
-        return table.column(column).to_pylist()
+        try:
+            return table.column(column).to_pylist()
+        # Of texts that are not UTF-8, and of times beyond Python's.
+        except (pa.ArrowException, ValueError, OverflowError) as error:
+            raise DataError(
+                f"column {column} of {path} holds a value that cannot be read "
+                f"({error}); set datasets.{self.name}.{key} to another column, or get "
+                "the file again."
+            ) from error
 
     @staticmethod
     def _open(path: Path) -> pyarrow.parquet.ParquetFile:
