@@ -315,6 +315,12 @@ def two_columns_of_labels(folder):
     a_table(folder, table, label_column="label")
 
 
+def a_column_whose_name_is_not_utf_8(folder):
+    a_parquet(folder, ROWS)
+    path = next(folder.rglob("a.parquet"))
+    path.write_bytes(path.read_bytes().replace(b"image", b"im\xffge"))
+
+
 def two_paths_of_an_image(folder):
     a_table(folder, pa.table({"image": images_with(NAMES, NAMES)}))
 
@@ -424,6 +430,7 @@ DATASETS = {
     a_parquet_file_of_nested_bytes: "set datasets.mine.image_column",
     two_columns_of_images: "a.parquet has several columns image; rename them",
     two_columns_of_labels: "a.parquet has several columns label; rename them",
+    a_column_whose_name_is_not_utf_8: "a.parquet is damaged",
     two_paths_of_an_image: "set datasets.mine.image_column",
     a_path_of_lists: "set datasets.mine.image_column",
     a_path_of_structures: "set datasets.mine.image_column",

@@ -418,7 +418,8 @@ class ParquetReader:
 
         try:
             return pq.ParquetFile(path)
-        except (pa.ArrowException, OSError) as error:
+        # Also of a column's name that is not UTF-8.
+        except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
             raise _damaged(path, error) from error
 
     def read(self, sources: Collection[str]) -> Iterator[Raw]:
