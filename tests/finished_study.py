@@ -16,7 +16,7 @@ import numpy as np
 from pandas import DataFrame
 
 from noisesteps.config import Study, parse_study
-from noisesteps.files import write_json, write_text
+from noisesteps.files import write_text
 from noisesteps.paths import Run, StudyPaths
 from noisesteps.records import write_record
 
@@ -166,7 +166,7 @@ def _write_dataset(chosen: Study, folder: Path, name: str) -> None:
         "sha256": "cd" * 32,
         "provenance": PROVENANCE,
     }
-    write_json(folder / "dataset.json", counts)
+    write_record(folder / "dataset.json", counts)
     np.save(folder / "images.npy", _pictures(counts["images"], size, seed=1))
     write_text(folder / "rejected.csv", "source,reason\na<b>.jpg,truncated\n")
 
@@ -187,7 +187,7 @@ def _write_reference(chosen: Study, paths: StudyPaths, dataset: str) -> None:
         "copies": {"feature": copies, "pixel": copies} if known else None,
         "provenance": PROVENANCE,
     }
-    write_json(paths.reference(dataset) / "reference.json", record)
+    write_record(paths.reference(dataset) / "reference.json", record)
     held_out, train = chosen.datasets[dataset].held_out, chosen.datasets[dataset].train
     _write_nearest(paths.reference(dataset), held_out, min(12, train), first=6)
 
@@ -215,7 +215,7 @@ def _write_model(paths: StudyPaths, run: Run) -> None:
         "terminal_snr": signal**2 / (1 - signal**2),
         "prior_divergence": signal**2 / 10,
     }
-    write_json(paths.model(run) / "model.json", shared(run) | model)
+    write_record(paths.model(run) / "model.json", shared(run) | model)
     with (paths.model(run) / "history.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(
@@ -249,8 +249,8 @@ def _write_samples(chosen: Study, paths: StudyPaths, run: Run) -> None:
         "seconds_per_image": steps / 1000,
         "copies": {"feature": copies, "pixel": copies},
     }
-    write_json(paths.samples(run) / "sample.json", shared(run) | sample)
-    write_json(paths.score(run) / "score.json", shared(run) | scored)
+    write_record(paths.samples(run) / "sample.json", shared(run) | sample)
+    write_record(paths.score(run) / "score.json", shared(run) | scored)
     size = chosen.preprocess.image_size
     np.save(paths.samples(run) / "images.npy", _pictures(images, size, run.steps))
     scores = chosen.sampling.images * chosen.sampling.seeds
@@ -276,7 +276,7 @@ def _write_nearest(folder: Path, images: int, train: int, first: int) -> None:
 def write_classifiers(chosen: Study, paths: StudyPaths) -> None:
     """Write the records of the classifiers alone."""
     for name in (*chosen.classification.sets, "test"):
-        write_json(paths.set(name) / "set.json", {"provenance": PROVENANCE})
+        write_record(paths.set(name) / "set.json", {"provenance": PROVENANCE})
     for architecture in chosen.classification.architectures:
         for name in chosen.classification.sets:
             for seed in range(chosen.classification.seeds):
@@ -294,4 +294,4 @@ def write_classifiers(chosen: Study, paths: StudyPaths) -> None:
                     "device": "CPU <model>",
                     "provenance": PROVENANCE,
                 }
-                write_json(paths.classifier(architecture, name, seed), record)
+                write_record(paths.classifier(architecture, name, seed), record)

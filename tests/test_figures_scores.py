@@ -23,7 +23,7 @@ from noisesteps.figures import (
     scores,
     style,
 )
-from noisesteps.files import read_json, write_json
+from noisesteps.files import read_json
 from noisesteps.paths import Run
 from noisesteps.records import write_record
 from noisesteps.tables.comparisons import TRAINED
@@ -348,7 +348,7 @@ def test_real_pairs_are_shown_for_scale(paths):
 
 def test_without_held_out_images_there_is_nothing_to_compare_with(own_paths):
     path = own_paths.reference("toy_flowers")
-    write_json(
+    write_record(
         path / "reference.json", read_json(path / "reference.json") | {"copies": None}
     )
     (path / "nearest.csv").write_text("\n")

@@ -9,8 +9,8 @@ import finished_study
 import real_faces
 from noisesteps.data.array import Images
 from noisesteps.evaluation import describe, load_extractor, score
-from noisesteps.files import write_json
 from noisesteps.paths import StudyPaths
+from noisesteps.records import write_record
 from noisesteps.report.score_findings import about_copies
 from noisesteps.tables.scores import copy_rows
 
@@ -53,7 +53,7 @@ def table(faces, tmp_path_factory) -> pd.DataFrame:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("memory"))
         paths = StudyPaths(study.study)
-        write_json(paths.reference("toy_flowers") / "reference.json", real)
+        write_record(paths.reference("toy_flowers") / "reference.json", real)
         for run, images in zip(study.runs, [*samples, unseen[IMAGES:]], strict=True):
             *_, found = score(
                 images, extractor, reference, images=IMAGES, seeds=1, key=(run.steps,)
@@ -61,7 +61,7 @@ def table(faces, tmp_path_factory) -> pd.DataFrame:
             found |= finished_study.shared(run) | {
                 "terminal_signal": 0.0, "seconds_per_image": 1.0
             }  # fmt: skip
-            write_json(paths.score(run) / "score.json", found)
+            write_record(paths.score(run) / "score.json", found)
         found = pd.DataFrame(copy_rows(list(study.runs), paths))
     return found.assign(kind=[*np.repeat([*SEEN, "honest"], 2)])
 

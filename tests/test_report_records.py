@@ -4,7 +4,7 @@ import pytest
 
 import finished_study
 from noisesteps.errors import StageError
-from noisesteps.files import read_json, write_json, write_text
+from noisesteps.files import read_json, write_text
 from noisesteps.paths import StudyPaths
 from noisesteps.records import write_record
 from noisesteps.report import records
@@ -21,7 +21,7 @@ def paths(tmp_path, monkeypatch) -> StudyPaths:
 
 
 def change(path, **values):
-    write_json(path, read_json(path) | values)
+    write_record(path, read_json(path) | values)
 
 
 def test_every_job_is_counted_once(paths):

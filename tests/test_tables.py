@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import math
 import statistics
 import subprocess
@@ -19,8 +18,9 @@ from noisesteps import tables
 from noisesteps.config import Study
 from noisesteps.errors import ConfigError, StageError
 from noisesteps.evaluation import copies
-from noisesteps.files import read_json, write_json
+from noisesteps.files import read_json
 from noisesteps.paths import Run, StudyPaths
+from noisesteps.records import write_record
 from noisesteps.tables import scores
 from noisesteps.tables.classifiers import effect_rows
 from noisesteps.uncertainty import share_interval
@@ -226,7 +226,7 @@ def write_accuracies(study, paths, random) -> dict[tuple[str, str], np.ndarray]:
             accuracies[architecture, name] = drawn
             for seed, accuracy in enumerate(drawn):
                 path = paths.classifier(architecture, name, seed)
-                write_json(path, read_json(path) | {"accuracy": accuracy})
+                write_record(path, read_json(path) | {"accuracy": accuracy})
     return accuracies
 
 
@@ -329,7 +329,7 @@ def test_a_record_without_a_key_names_the_key(paths):
     path = paths.samples(LINEAR) / "sample.json"
     record = read_json(path)
     del record["seconds_per_image"]
-    write_json(path, record)
+    write_record(path, record)
     with pytest.raises(StageError, match="lacks the key 'seconds_per_image'"):
         tables.tabulate("generation_time", STUDY, paths)
 
@@ -383,9 +383,9 @@ def test_the_interval_is_over_the_trainings_where_there_are_several(paths, monke
     for seed in range(3):
         run = Run("toy_flowers", "linear", 100, seed)
         path = paths.score(run) / "score.json"
-        record = json.loads(path.read_text())
+        record = read_json(path)
         record["fid"] = [100.0 + 10 * seed, 102.0 + 10 * seed, 107.0 + 10 * seed]
-        path.write_text(json.dumps(record))
+        write_record(path, record)
     frame = tables.tabulate("fid_toy_flowers", study, paths)
     found = row(frame, schedule="linear", steps=100)
     expected = stats.t.interval(0.95, 2, 113, 10 / math.sqrt(3))
@@ -483,8 +483,8 @@ def test_the_time_of_a_way_is_that_of_its_steps(paths):
     """What else the machine did in one run does not choose the front."""
     for schedule, slower in (("linear", 50.0), ("linear_scaled", 0.001)):
         path = paths.score(Run("toy_flowers", schedule, 100)) / "score.json"
-        record = json.loads(path.read_text())
-        path.write_text(json.dumps(record | {"seconds_per_image": slower}))
+        record = read_json(path)
+        write_record(path, record | {"seconds_per_image": slower})
     frame = tables.tabulate("quality_vs_cost", STUDY, paths)
     seconds = frame.groupby("sampling_steps")["seconds_per_image"].unique()
     assert {steps: list(found) for steps, found in seconds.items()} == {
@@ -494,9 +494,9 @@ def test_the_time_of_a_way_is_that_of_its_steps(paths):
 
 def test_the_interval_of_a_share_stays_between_zero_and_one(paths):
     path = paths.score(Run("toy_flowers", "linear", 100)) / "score.json"
-    record = json.loads(path.read_text())
+    record = read_json(path)
     record |= {"precision": [0.9, 1.0, 1.0], "recall": [0.0, 0.0, 0.1]}
-    path.write_text(json.dumps(record))
+    write_record(path, record)
     found = row(
         tables.tabulate("fid_toy_flowers", STUDY, paths), schedule="linear", steps=100
     )

@@ -131,7 +131,8 @@ def read_json(path: str | Path) -> Any:
     Raises
     ------
     ValueError
-        If the file is no JSON, or a record whose values have changed.
+        If the file is no JSON, or a record whose values have changed, that lacks its
+        checksum, or whose `provenance` or `files` are not as stages write them.
     """
     try:
         value = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -145,10 +146,25 @@ def read_json(path: str | Path) -> Any:
 def _compare(record: dict) -> None:
     """Take a record's checksum out of it, and refuse one that does not match."""
     expected = record.pop(DIGEST, None)
-    if expected is None and "files" in record:  # damaged in the name of the key
-        raise ValueError("its SHA-256 is missing")
+    if expected is None and not record.keys().isdisjoint(("files", "provenance")):
+        raise ValueError("its SHA-256 is missing")  # damaged in its key, or hand-made
     if expected not in (None, digest(record)):
         raise ValueError("its SHA-256 does not match")
+    if not (_has_settings(record) and _has_files(record)):
+        raise ValueError("it is no record of a stage")
+
+
+def _has_settings(record: dict) -> bool:
+    provenance = record.get("provenance", {"settings": {}})
+    return isinstance(provenance, dict) and isinstance(provenance.get("settings"), dict)
+
+
+def _has_files(record: dict) -> bool:
+    files = record.get("files", {})
+    return isinstance(files, dict) and all(
+        isinstance(file, dict) and file.keys() >= {"bytes", "sha256"}
+        for file in files.values()
+    )
 
 
 def digest(value: Any) -> str:

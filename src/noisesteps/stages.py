@@ -150,7 +150,9 @@ def _training_images(study: Study, dataset: str) -> tuple[np.ndarray, dict]:
             f"{len(images)} training images of {dataset}; lower it."
         )
     settings = study.settings("preprocess", dataset=dataset)
-    return images, _require(folder / "dataset.json", "preprocess", settings)
+    names = ("image_size", "mean_square", "sha256")
+    record = _require(folder / "dataset.json", "preprocess", settings, *names)
+    return images, record
 
 
 def _network(study: Study, run: Run, image_size: int) -> Any:
@@ -228,7 +230,7 @@ def sample(study: Study, run: Run, device: torch.device) -> None:
     provenance = Provenance("sample", study.settings("sample", run))
     settings = study.settings("train", run.model)
     trained = paths.model(run.model)
-    model = _require(trained / "model.json", "train", settings)
+    model = _require(trained / "model.json", "train", settings, "image_size")
     network = _network(study, run.model, model["image_size"])
     weights = verify(trained, "model.safetensors", model, "train")
     load_model(weights, network)
@@ -269,12 +271,12 @@ def sample(study: Study, run: Run, device: torch.device) -> None:
     partial.remove()
 
 
-def _require(path: Path, stage: str, settings: dict) -> dict:
+def _require(path: Path, stage: str, settings: dict, *names: str) -> dict:
     """Read the record of an earlier stage, which must have used the same values.
 
     Snakemake reruns a stage whose values changed; this is for stages run by hand.
     """
-    record = _read(path, stage)
+    record = _read(path, stage, *names)
     used = record["provenance"]["settings"]
     if used != settings:
         keys = sorted(
@@ -287,10 +289,11 @@ def _require(path: Path, stage: str, settings: dict) -> dict:
     return record
 
 
-def _read(path: Path, stage: str) -> dict:
+def _read(path: Path, stage: str, *names: str) -> dict:
+    """Read a record that has the keys `names`."""
     try:
         record = read_json(path)
-        if not isinstance(record, dict) or "provenance" not in record:
+        if not isinstance(record, dict) or not record.keys() >= {"provenance", *names}:
             raise ValueError("it is no record")
         return record
     except FileNotFoundError:
@@ -349,7 +352,9 @@ def score(study: Study, run: Run, device: torch.device) -> None:
     paths = StudyPaths(study.study)
     provenance = Provenance("score", study.settings("score", run))
     settings = study.settings("sample", run)
-    sampled = _require(paths.samples(run) / "sample.json", "sample", settings)
+    sampled = _require(
+        paths.samples(run) / "sample.json", "sample", settings, "seconds_per_image"
+    )
     images = load_samples(paths.samples(run))
     reference = _reference(study, run.dataset)
     features, neighbours, record = score_images(
@@ -495,8 +500,10 @@ def export_pipeline(study: Study, run: Run, output: Path) -> None:
 
     paths = StudyPaths(study.study)
     provenance = Provenance("export pipeline", _coordinates(run))
-    model = _read(paths.model(run) / "model.json", "train")
-    sample = _read(paths.samples(run) / "sample.json", "sample")
+    model = _read(paths.model(run) / "model.json", "train", "image_size")
+    names = ("method", "images", "sampling_steps")
+    record = paths.samples(run) / "sample.json"
+    sample = _read(record, "sample", *_coordinates(run), *names)
     network = _network(study, run, model["image_size"])
     load_model(verify(paths.model(run), "model.safetensors", model, "train"), network)
     write_pipeline(
@@ -516,6 +523,6 @@ def export_images(study: Study, run: Run, output: Path) -> None:
 
     folder = StudyPaths(study.study).samples(run)
     provenance = Provenance("export images", _coordinates(run))
-    sample = _read(folder / "sample.json", "sample")
+    sample = _read(folder / "sample.json", "sample", *_coordinates(run))
     images = load_samples(folder)
     write_images(output, images, sample=sample, provenance=provenance.record())

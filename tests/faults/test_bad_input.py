@@ -538,6 +538,10 @@ NO_RECORDS = {
     "a list": "[]",
     "nothing in it": "{}",
     "NaN": '{"provenance": NaN}',
+    "a number as provenance": '{"provenance": 3}',
+    "no settings": '{"provenance": {}}',
+    "a number as settings": '{"provenance": {"settings": 3}}',
+    "no checksum of its own": '{"provenance": {"settings": {}}}',
     "nested": "[" * 100_000,
 }
 
@@ -549,6 +553,41 @@ def test_a_record_that_is_none_is_named(copied, path, case):
     message = harness.refusal(copied, *RECORDS[path])
     assert path.parent.as_posix() in message
     assert "again" in message or "for it" in message
+
+
+FORGED = {
+    "a number as provenance": {"provenance": 3},
+    "no settings": {"provenance": {}},
+    "a number as settings": {"provenance": {"settings": 3}},
+    "a number as files": {"files": 3},
+    "a number as a file": {"files": {"images.npy": 3}},
+}
+
+
+@pytest.mark.parametrize("case", FORGED)
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.name)
+def test_a_record_of_another_form_is_named_whatever_its_checksum(copied, path, case):
+    write_record(copied / path, read_json(copied / path) | FORGED[case])
+    message = harness.refusal(copied, *RECORDS[path])
+    assert path.parent.as_posix() in message
+    assert "again" in message or "for it" in message
+
+
+@pytest.mark.parametrize(
+    ("path", "key"),
+    [
+        (DATA / "dataset.json", "mean_square"),
+        (MODEL / "model.json", "image_size"),
+        (SAMPLES / "sample.json", "seconds_per_image"),
+    ],
+    ids=lambda value: str(value).rsplit("/", 1)[-1],
+)
+def test_a_record_that_lacks_a_key_is_named(copied, path, key):
+    record = read_json(copied / path)
+    del record[key]
+    write_record(copied / path, record)
+    message = harness.refusal(copied, *RECORDS[path])
+    assert f"{path} is damaged; remove it" in message
 
 
 def test_a_result_of_other_values_is_named(copied):
