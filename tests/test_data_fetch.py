@@ -10,7 +10,14 @@ from types import SimpleNamespace
 import pytest
 
 from file_server import CONTENT, MD5, OTHER, SHA256, answer, answer_range, serving
-from noisesteps.config import Distribution, Mirror, RemoteFile
+from noisesteps.config import (
+    Distribution,
+    Mirror,
+    OxfordFlowers,
+    Parquet,
+    RemoteFile,
+    ZipArchive,
+)
 from noisesteps.data import fetch
 from noisesteps.data.download import Patience
 from noisesteps.errors import DataError
@@ -228,6 +235,85 @@ def test_web_page_that_does_not_begin_as_one_is_told_by_its_type(get, server, tm
     assert_nothing_left(tmp_path / "in")
 
 
+NO_FILES = {
+    "a page after a BOM": b"\xef\xbb\xbf<!DOCTYPE html>",
+    "a head": b"<head><title>Log in</title></head>",
+    "XML": b'<?xml version="1.0"?><html/>',
+    "a comment": b"<!-- maintenance --><p>Come back later.",
+    "nothing": b"",
+    "text": b"Too many requests.",
+    "JSON": b'{"error": "quota"}',
+    "half a parquet file": b"PAR1" + CONTENT,
+}
+FLOWERS = ("102flowers.tgz", "imagelabels.mat", "setid.mat")
+FORMATS = {
+    "a.zip": (ZipArchive, {"a.zip"}, b"PK\3\4"),
+    "empty.zip": (ZipArchive, {"empty.zip"}, b"PK\5\6"),
+    "a.bin": (ZipArchive, {"a.bin"}, b"PK\3\4"),
+    "a.parquet": (Parquet, {"a.parquet"}, b"PAR1"),
+    "102flowers.tgz": (OxfordFlowers, FLOWERS, b"\x1f\x8b"),
+    "imagelabels.mat": (OxfordFlowers, FLOWERS, b"MATLAB 5.0 MAT-file"),
+    "weights.pth": (Distribution, {"weights.pth"}, b"PK\3\4"),
+    "old.pth": (Distribution, {"old.pth"}, b"\x80\2"),
+}
+
+
+def without_checksums(server, name) -> Distribution:
+    """Return a data set whose files have no published checksum, `name` the first."""
+    kind, names, _ = FORMATS[name]
+    files = {n: RemoteFile(url=f"{server.url}/{n}") for n in sorted(names)}
+    keys = {
+        ZipArchive: {"format": "zip"},
+        Parquet: {"format": "parquet"},
+        OxfordFlowers: {"format": "oxford_flowers"},
+    }.get(kind, {})
+    return kind(files={name: files.pop(name), **files}, **keys)
+
+
+@pytest.mark.parametrize("sent", NO_FILES)
+@pytest.mark.parametrize("name", FORMATS)
+def test_what_is_no_file_of_the_format_is_not_taken(server, tmp_path, name, sent):
+    body = NO_FILES[sent]
+    server.behaviour = lambda handler, _: answer(
+        handler, body=body, Content_Type="application/octet-stream"
+    )
+    with pytest.raises(DataError) as error:
+        fetch(without_checksums(server, name), "stars", tmp_path / "in", QUICK)
+    assert_one_sentence(error, f"{name} of stars", "the server sent", server.url)
+    assert_nothing_left(tmp_path / "in")
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_file_that_begins_as_its_format_does_is_taken(server, tmp_path, name):
+    def behaviour(handler, _):
+        *_, start = FORMATS.get(handler.path[1:], FORMATS["imagelabels.mat"])
+        answer(handler, body=start + CONTENT + start)
+
+    server.behaviour = behaviour
+    found = fetch(without_checksums(server, name), "stars", tmp_path / "in", QUICK)
+    assert name in found
+    assert (tmp_path / f"in/{name}.sha256").exists()
+
+
+@pytest.mark.parametrize("sent", ["a comment", "nothing"])
+def test_of_an_unknown_format_pages_and_nothing_are_told(get, server, tmp_path, sent):
+    server.behaviour = lambda handler, _: answer(handler, body=NO_FILES[sent])
+    with pytest.raises(DataError) as error:
+        get()
+    assert_one_sentence(error, "the server sent", server.url)
+    assert_nothing_left(tmp_path / "in")
+
+
+def test_a_page_in_place_is_not_recorded_as_the_file(server, tmp_path):
+    path = tmp_path / "in/a.zip"
+    path.parent.mkdir()
+    path.write_bytes(b"<html>Log in</html>")
+    with pytest.raises(DataError) as error:
+        fetch(without_checksums(server, "a.zip"), "stars", tmp_path / "in", QUICK)
+    assert_one_sentence(error, f"{path} is a web page", "replace it", server.url)
+    assert [found.name for found in path.parent.iterdir()] == ["a.zip"]
+
+
 def test_wrong_checksum_leaves_nothing(get, server, tmp_path):
     server.behaviour = lambda handler, _: answer(handler, body=b"other")
     with pytest.raises(DataError) as error:
@@ -255,7 +341,7 @@ def test_first_use_is_recorded_and_a_later_different_file_refused(
     server.behaviour = lambda handler, _: answer(handler, body=b"other")
     with pytest.raises(DataError) as error:
         get()
-    assert_one_sentence(error, SHA256, OTHER)
+    assert_one_sentence(error, SHA256, OTHER, f"recorded in {record}", "may delete")
     assert not file.exists()
 
     record.write_text("nonsense\n")

@@ -573,20 +573,26 @@ def test_a_record_of_another_form_is_named_whatever_its_checksum(copied, path, c
     assert "again" in message or "for it" in message
 
 
+EXPORT = (*RUN, "--output", "out")
+
+
 @pytest.mark.parametrize(
-    ("path", "key"),
+    ("path", "key", "command"),
     [
-        (DATA / "dataset.json", "mean_square"),
-        (MODEL / "model.json", "image_size"),
-        (SAMPLES / "sample.json", "seconds_per_image"),
+        (DATA / "dataset.json", "mean_square", ("train", *RUN)),
+        (MODEL / "model.json", "image_size", ("sample", *RUN)),
+        (MODEL / "model.json", "image_size", ("export", "pipeline", *EXPORT)),
+        (SAMPLES / "sample.json", "seconds_per_image", harness.SCORES.command),
+        (SAMPLES / "sample.json", "method", ("export", "pipeline", *EXPORT)),
+        (SAMPLES / "sample.json", "schedule", ("export", "images", *EXPORT)),
     ],
-    ids=lambda value: str(value).rsplit("/", 1)[-1],
+    ids=lambda value: value[0] if isinstance(value, tuple) else Path(value).name,
 )
-def test_a_record_that_lacks_a_key_is_named(copied, path, key):
+def test_a_record_that_lacks_a_key_is_named(copied, path, key, command):
     record = read_json(copied / path)
     del record[key]
     write_record(copied / path, record)
-    message = harness.refusal(copied, *RECORDS[path])
+    message = harness.refusal(copied, *command)
     assert f"{path} is damaged; remove it" in message
 
 

@@ -243,6 +243,36 @@ def test_a_killed_download_goes_on(server, folder):
     assert server.ranges[-1].startswith("bytes=")
 
 
+def pages_as_octets(handler, attempt):
+    page = b"\xef\xbb\xbf<!-- log in --><head></head>"
+    answer(handler, body=page, Content_Type="application/octet-stream")
+
+
+def empties(handler, attempt):
+    answer(handler, body=b"")
+
+
+def excuses(handler, attempt):
+    answer(handler, body=b'{"error": "quota"}', Content_Type="application/json")
+
+
+@pytest.mark.parametrize(
+    "behaviour", [pages_as_octets, empties, excuses], ids=lambda f: f.__name__
+)
+def test_without_a_checksum_the_format_decides(server, tmp_path, behaviour):
+    folder = study_with(tmp_path, {"a.zip": {"url": f"{server.url}/a.zip"}})
+    server.behaviour = behaviour
+    message = harness.run(folder, *FETCH, injury=Impatient()).refused()
+    assert message.startswith("a.zip of mine cannot be fetched: the server sent ")
+    assert {path.name for path in folder.rglob("*") if path.is_file()} == {"tiny.yaml"}
+    server.behaviour = lambda handler, _: answer(handler, body=b"PK\3\4" + CONTENT)
+    harness.run(folder, *FETCH).check()
+    # It begins as a zip and is none: both files have to go, or the record stays.
+    message = harness.run(folder, "preprocess", "--dataset", "mine").refused()
+    assert "a.zip is damaged" in message
+    assert "/a.zip.sha256 and run `noisesteps fetch` again" in message
+
+
 def test_a_file_changed_after_its_download_is_refused(server, folder):
     harness.run(folder, *FETCH).check()
     harness.flip(place(folder) / "a.bin", 1000)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from noisesteps.config import Distribution, is_address
+from noisesteps.data.kinds import Kind, kind_of, other_than
 from noisesteps.errors import DataError
 from noisesteps.files import atomic, checksum, write_text
 
@@ -66,6 +67,7 @@ class _Item:
     algorithm: str
     published: str | None
     hint: str | None
+    kind: Kind | None
     recorded: str | None = None
 
     @property
@@ -78,7 +80,7 @@ class _Item:
 
     @property
     def record(self) -> Path:
-        return self.path.with_name(self.path.name + ".sha256")
+        return first_use_record(self.path)
 
     def unobtainable(self, reason: str) -> DataError:
         """Say in one sentence what a person has to do to get the file."""
@@ -88,6 +90,11 @@ class _Item:
             f"{self.path.name} of {self.source} cannot be fetched: {reason}; "
             f"{origin}{hint}, put it at {self.path} and run again."
         )
+
+
+def first_use_record(path: Path) -> Path:
+    """Name the file beside `path` that keeps the SHA-256 nobody published."""
+    return path.with_name(path.name + ".sha256")
 
 
 def fetch(
@@ -101,8 +108,10 @@ def fetch(
     A file that is there already, whoever put it there, is accepted if its checksum
     is right. Otherwise it comes from the mirror, where the distribution has one, or
     from its canonical address. Where no checksum is published, the SHA-256 that
-    Hugging Face sends is used; failing that, the SHA-256 of the first file is
-    recorded beside it (`NAME.sha256`) and any later file has to match.
+    Hugging Face sends is used; failing that, the file has to begin as its format
+    does. The SHA-256 of the first file is recorded beside it (`NAME.sha256`) and any
+    later file has to match, also after the first was removed: whoever wants another
+    file deletes the record too, which the refusal names.
 
     Parameters
     ----------
@@ -123,8 +132,8 @@ def fetch(
     Raises
     ------
     DataError
-        If a file cannot be had or has a wrong checksum. A file that was there before
-        is never changed or removed.
+        If a file cannot be had, has a wrong checksum or, where none is known, is not
+        of its format. A file that was there before is never changed or removed.
     """
     folder = Path(folder)
     try:
@@ -151,9 +160,8 @@ def _item(distribution: Distribution, source: str, name: str, folder: Path) -> _
         address, published = _join(mirror.location, name), mirror.sha256[name]
     elif published is None and remote.md5:
         algorithm, published = "md5", remote.md5
-    item = _Item(
-        source, folder / name, address, algorithm, published, distribution.hint
-    )
+    hint, kind = distribution.hint, kind_of(distribution, name)
+    item = _Item(source, folder / name, address, algorithm, published, hint, kind)
     if published or not item.record.exists():
         return item
     return replace(item, recorded=_recorded(item))
@@ -200,6 +208,12 @@ def _verify_in_place(item: _Item) -> None:
     if not item.path.is_file():
         raise DataError(f"{item.path} is not a file; remove it and run again.")
     if item.expected is None:
+        if other := other_than(item.kind, item.path):
+            origin = f" from {item.address}" if item.address else ""
+            raise DataError(
+                f"{item.path} is {other}; replace it with the file{origin} and run "
+                "again."
+            )
         return
     found = checksum(item.path, item.algorithm)
     if found == item.expected:
@@ -335,12 +349,6 @@ def _receive(
         file.seek(offset)
         for piece in _pieces(response, patience):
             _refuse_endless(item, file.tell() + len(piece), patience)
-            if file.tell() == 0 and _looks_like_html(piece):
-                file.close()
-                item.part.unlink()
-                raise item.unobtainable(
-                    "the server sent a web page instead of the file"
-                )
             file.write(piece)
             progress.add(len(piece))
     if total is not None and item.part.stat().st_size < total:
@@ -372,11 +380,6 @@ def _pieces(response: requests.Response, patience: Patience) -> Iterator[bytes]:
         yield piece
 
 
-def _looks_like_html(piece: bytes) -> bool:
-    start = piece[:512].lstrip().lower()
-    return start.startswith((b"<!doctype html", b"<html"))
-
-
 def _linked_sha256(response: requests.Response) -> str | None:
     """Return the SHA-256 that Hugging Face sends with a large file, if any."""
     for answer in (*response.history, response):
@@ -390,16 +393,22 @@ def _verify_download(item: _Item, linked: str | None, resumed: bool) -> None:
     """Remove the partial file and complain if it is not the one wanted."""
     algorithm = item.algorithm if item.expected else "sha256"
     expected = item.expected or linked
-    if expected is None:
-        return
-    found = checksum(item.part, algorithm)
-    if found == expected:
+    found = checksum(item.part, algorithm) if expected else None
+    # Where a checksum decides, the content only tells what was sent instead.
+    other = other_than(None if expected else item.kind, item.part)
+    right = found == expected if expected else not other
+    if right:
         return
     item.part.unlink()
     if resumed:
         raise _InterruptedError("the continued file has a wrong checksum")
+    if other:
+        raise item.unobtainable(f"the server sent {other}")
+    origin = "expected"
+    if item.recorded:
+        origin = f"recorded in {item.record}, which you may delete to accept another"
     raise item.unobtainable(
-        f"the file sent has {algorithm} {found}, but {expected} is expected"
+        f"the file sent has {algorithm} {found}, but {expected} is {origin}"
     )
 
 

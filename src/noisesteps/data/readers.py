@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from noisesteps import config
 from noisesteps.data.decode import MAXIMUM_BYTES
+from noisesteps.data.download import first_use_record
 from noisesteps.errors import DataError
 
 if TYPE_CHECKING:
@@ -108,8 +109,11 @@ def _fetched_file(name: str, fetched: Path | None, file: str) -> Path:
 
 def _damaged(path: Path, error: Exception) -> DataError:
     problem = " ".join(str(error).split()) or type(error).__name__
+    record = first_use_record(path)
+    files = f"it and {record}" if record.exists() else "it"
     return DataError(
-        f"{path} is damaged ({problem}); remove it and run `noisesteps fetch` again."
+        f"{path} is damaged ({problem}); remove {files} and run `noisesteps fetch` "
+        "again."
     )
 
 
