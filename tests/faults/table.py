@@ -138,6 +138,7 @@ ROWS = (
         "file",
         (
             "test_downloads::test_a_download_that_cannot_be_had_leaves_nothing",
+            "test_downloads::test_without_a_checksum_the_format_decides",
             "test_downloads::test_a_file_changed_after_its_download_is_refused",
         ),
         "nothing: refused, and nothing left that looks like the file",
@@ -211,6 +212,8 @@ ROWS = (
                 "test_a_stage_run_too_early_says_what_is_missing",
                 "test_an_option_that_the_study_does_not_have_is_named",
                 "test_a_record_that_is_none_is_named",
+                "test_a_record_of_another_form_is_named_whatever_its_checksum",
+                "test_a_record_that_lacks_a_key_is_named",
                 "test_a_result_of_other_values_is_named",
                 "test_images_of_another_size_are_named",
                 "test_an_export_writes_over_nothing",
