@@ -109,7 +109,7 @@ def test_repetitions_are_paired(tmp_path, monkeypatch):
     paths = StudyPaths(study.study)
     for name, count in {"origin": 2, "mix": 4, "origin_repeated": 4, "test": 1}.items():
         two_kinds(count).save(paths.set(name))
-        record = {"provenance": {}}
+        record = {"provenance": {"settings": {}}}
         stages.write_record(paths.set(name) / "set.json", record, *stages.SET_FILES)
 
     def fit(network, train, settings, key, device):
