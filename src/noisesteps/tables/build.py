@@ -172,6 +172,7 @@ COLUMNS = {
         "seed": COUNT,
         "accuracy": NUMBER,
         "accuracy_precise_bn": NUMBER,
+        "final_loss": NUMBER,
         "train_images": COUNT,
         "test_images": COUNT,
         "epochs": COUNT,
