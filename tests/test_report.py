@@ -16,7 +16,8 @@ from jinja2 import Template
 from PIL import Image
 
 import finished_study
-from noisesteps import figures
+from noisesteps import figures, tables
+from noisesteps.diffusion.schedules import SCHEDULES
 from noisesteps.errors import StageError
 from noisesteps.paths import StudyPaths
 from noisesteps.report import build_report, findings
@@ -129,7 +130,9 @@ def test_every_figure_is_there_with_its_words(page):
         "110.0; linear_scaled leaves 0.1% and scores 220.0: +110.0 [+107.7, +112.3], "
         "worse (p < 0.001).",
         "The best score is 101.1 [98.6, 103.6], of linear, T = 900: 0.9 s an image.",
-        "What should one use? The fastest that cannot be told from the best:",
+        "What should one use? This holds for these very models, not for their "
+        "schedules and values of T: each was trained once, and no test covers the luck "
+        "of training. The fastest that cannot be told from the best:",
         "8 real held-out images score 42.5 [40.0, 45.0] against the training images",
         "No floor is known: too few real images are held out.",
         "Generating an image takes 0.9 s at T = 900 and 0.1 s at T = 100 (medians over "
@@ -147,6 +150,12 @@ def test_every_figure_is_there_with_its_words(page):
         "not the choice of images: all repetitions learn from the same ones",
         "12 diffusion models were trained on images of 8 × 8 pixels: 3 data sets × 2 "
         "beta schedules (linear, linear_scaled) × 2 values of T (100 to 900).",
+        "Schedules: linear (β from 1e-4 to 0.02 whatever T is: a small T leaves part "
+        "of the image in x_T); linear_scaled (β from 1e-4 to 0.02 times 1000/T, at "
+        "most 0.999: x_T is nearly pure noise for a small T too).",
+        "Each model was trained once, so any difference between two models, be it of T "
+        "or of the schedule, can be the luck of one training, however small its p: the "
+        "3 scores of a model repeat its sampling alone.",
         "smithsonian_butterflies (30 training images)",
         "toy_flowers: 1 skipped; all are listed in "
         "results/mini/data/toy_flowers/rejected.csv .",
@@ -159,6 +168,68 @@ def test_every_figure_is_there_with_its_words(page):
 )
 def test_it_says(page, words):
     assert words in page.text
+
+
+ONE_TRAINING = (
+    "This holds for these very models, not for {}: each was trained once, and no test "
+    "covers the luck of training."
+)
+
+
+@pytest.mark.parametrize(
+    ("title", "subject"),
+    [
+        ("How many steps are enough?", "the values of T"),
+        ("Is it T, or the schedule?", "the schedules"),
+        ("Is a small T bad to train, or only bad to sample?", "the values of T"),
+        ("What should one use?", "their schedules and values of T"),
+    ],
+)
+def test_verdicts_on_single_trainings_say_so_first(page, title, subject):
+    """In short, and at the head of the section."""
+    assert page.text.count(f"{title} {ONE_TRAINING.format(subject)}") == 2
+
+
+def test_verdicts_over_several_trainings_carry_no_such_warning(tables_of):
+    several = finished_study.study(training={"batch_size": 4, "seeds": 2})
+    told = findings.tell(several, tables_of(several))
+    assert {section.warning for section in told} == {""}
+    assert "luck of one training" not in findings.cautions(several)[1]
+
+
+def test_single_scores_are_said_to_be_untested(tables_of):
+    single = STUDY.model_copy(
+        update={"sampling": STUDY.sampling.model_copy(update={"seeds": 1})}
+    )
+    told = {section.title: section for section in findings.tell(single, tables_of())}
+    assert told["Is it T, or the schedule?"].warning == (
+        "Nothing was repeated, so nothing is tested: there is one score of each, and "
+        "any difference may be chance."
+    )
+    assert told["What a step costs"].warning == ""
+    assert findings.cautions(single)[1] == (
+        "Each model was trained once and scored once, so any difference between two "
+        "models may be chance."
+    )
+
+
+@pytest.fixture
+def tables_of(tmp_path, monkeypatch):
+    """Return a function that makes every table of a finished study."""
+    monkeypatch.chdir(tmp_path)
+
+    def tabulated(study=STUDY):
+        paths = finished_study.write_study(study)
+        return {n: tables.tabulate(n, study, paths) for n in tables.table_names(study)}
+
+    return tabulated
+
+
+def test_every_schedule_is_explained():
+    assert page_module.SCHEDULES.keys() == SCHEDULES.keys()
+    assert page_module._explained(["cosine"]) == (
+        "cosine (Nichol and Dhariwal's: x_T is nearly pure noise)"
+    )
 
 
 def test_text_is_escaped(html, page):

@@ -94,11 +94,55 @@ def test_the_fastest_way_as_good_as_the_best_is_named(tables):
         "(ancestral): 106.1 [103.6, 108.6]. An image takes 0.1 s, 9.0 times as fast."
     )
     table.loc[respaced, "candidate"] = True
-    _, fastest = score_findings.about_use(table)
+    _, fastest, ruled_out = score_findings.about_use(table)
+    assert "just named: linear, T = 100: 110.0 [107.5, 112.5]; linear, T =" in ruled_out
     assert "it are linear, T = 900, in 100 steps (ancestral): 106.1 [103.6," in fastest
     assert "; linear_scaled, T = 900, in 100 steps (ancestral): 207.2 [204.7" in fastest
     _, untested = score_findings.about_use(table.assign(low=float("nan")))
     assert "there is one score of each" in untested
+
+
+def test_a_way_that_is_ruled_out_despite_a_better_mean_is_named(tables):
+    table = tables("quality_vs_cost")
+    ddim, ancestral = (
+        (table["schedule"] == "linear") & (table["way"] == way)
+        for way in ("ddim", "ancestral")
+    )
+    table.loc[ancestral, "candidate"] = True
+    _, _, *more = score_findings.about_use(table)
+    assert more == []
+    table.loc[ddim, ["value", "low", "high"]] = (105, 104.5, 105.5)
+    _, fastest, ruled_out = score_findings.about_use(table)
+    assert "it is linear, T = 900, in 100 steps (ancestral): 106.1 [103.6" in fastest
+    assert ruled_out == (
+        "Ruled out, although no slower and better on average than a way just named: "
+        "linear, T = 900, in 100 steps (DDIM): 105.0 [104.5, 105.5]. Its repeats "
+        "differ less, so the test tells it from the best."
+    )
+    assert short_findings.on_use(table)[1] == (
+        "toy_flowers: linear, T = 900, in 100 steps (ancestral) (106.1), 0.1 s an "
+        "image; ruled out despite a better mean: linear, T = 900, in 100 steps (DDIM) "
+        "(105.0)."
+    )
+    table.loc[ddim, ["low", "high"]] = (95, 115)
+    *_, ruled_out = score_findings.about_use(table)
+    assert ruled_out.endswith(
+        "The test weighs how much repeats differ, not the mean alone."
+    )
+    table.loc[ddim, "seconds_per_image"] = 0.2
+    assert len(list(score_findings.about_use(table))) == 2
+
+
+def test_beside_a_best_that_is_fastest_the_ruled_out_are_named_too(tables):
+    table = tables("quality_vs_cost")
+    linear = table["schedule"] == "linear"
+    quick = linear & (table["sampling_steps"] == 100)
+    table.loc[linear & (table["way"] == "ancestral"), "value"] = 90
+    table["candidate"] = linear & table["way"].isin(["ancestral", "ddim"])
+    _, _, alike, ruled_out = score_findings.about_use(table)
+    assert quick.sum() == 3
+    assert alike.startswith("As fast, and not to be told from it: linear, T = 900, in")
+    assert "than a way just named: linear, T = 100: 110.0 [" in ruled_out
 
 
 def test_the_answers_in_short_cover_all_data_sets(tables):
@@ -135,6 +179,30 @@ def test_the_answers_in_short_cover_all_data_sets(tables):
     assert alone.startswith("Not tested, for want of real images: oxford_flowers, ")
     (many,) = short_findings.on_copies(table["copies"].assign(p_holm=0.001))
     assert "More near-copies than among real images: linear, T = 100 (oxford" in many
+
+
+def test_what_was_not_tested_is_not_called_alike(tables):
+    none = float("nan")
+    schedules = tables("schedules", None).assign(p_holm=none)
+    assert short_findings.on_schedules(schedules) == [
+        "linear_scaled is not tested at T = 100 and 900."
+    ]
+    fewer = tables("fewer_steps", None).assign(p_holm=none)
+    assert short_findings.on_fewer_steps(fewer)[1:] == [
+        "linear, ancestral: not tested.",
+        "linear, DDIM: not tested.",
+        "linear_scaled, ancestral: not tested.",
+        "linear_scaled, DDIM: not tested.",
+    ]
+    alike = short_findings.on_fewer_steps(fewer.assign(p_holm=0.5))
+    assert "linear, ancestral: no difference shown." in alike
+    plateau = tables("plateau", None).assign(decided=False, best_value_low=none)
+    assert short_findings.on_steps(plateau)[1] == (
+        "With linear, not tested (oxford_flowers, smithsonian_butterflies and "
+        "toy_flowers)."
+    )
+    ways = tables("quality_vs_cost", None).assign(candidate=True, low=none)
+    assert "toy_flowers: not tested." in short_findings.on_use(ways)
 
 
 def test_the_floor_is_what_real_images_score(tables):

@@ -48,6 +48,9 @@ class Section:
         Called with the tables; returns the answer over all data sets, line by line.
     note
         Called with the tables; returns what holds of all data sets: tests, intervals.
+    subject
+        What its comparisons of models are about. Those of single trainings are not, and
+        the section says so at its head.
     """
 
     title: str
@@ -57,6 +60,7 @@ class Section:
     each_dataset: bool = False
     short: Callable[..., list[str]] | None = None
     note: Callable[..., str] | None = None
+    subject: str = ""
 
 
 def _classifiers(study: Study, effects: DataFrame, table: DataFrame) -> list[str]:
@@ -73,6 +77,7 @@ SECTIONS = (
         each_dataset=True,
         short=lambda scores, plateau: short_findings.on_steps(plateau),
         note=on_plateau,
+        subject="the values of T",
     ),
     Section(
         "Is it T, or the schedule?",
@@ -82,6 +87,7 @@ SECTIONS = (
         each_dataset=True,
         short=short_findings.on_schedules,
         note=on_tests,
+        subject="the schedules",
     ),
     Section(
         "Is a small T bad to train, or only bad to sample?",
@@ -91,6 +97,7 @@ SECTIONS = (
         each_dataset=True,
         short=short_findings.on_fewer_steps,
         note=on_tests,
+        subject="the values of T",
     ),
     Section(
         "What should one use?",
@@ -100,6 +107,7 @@ SECTIONS = (
         each_dataset=True,
         short=short_findings.on_use,
         note=lambda table: on_candidates(),
+        subject="their schedules and values of T",
     ),
     Section(
         "What do real images score?",
@@ -151,8 +159,8 @@ class Part:
 class Told:
     """A section as the reader sees it.
 
-    `anchor` is its place on the page, `short` its answer in lines and `note` the small
-    print, or nothing.
+    `anchor` is its place on the page, `short` its answer in lines, `note` the small
+    print and `warning` what both are read under, or nothing.
     """
 
     anchor: str
@@ -160,6 +168,7 @@ class Told:
     parts: list[Part]
     short: Sequence[str] = ()
     note: str = ""
+    warning: str = ""
 
 
 def tell(study: Study, tables: Mapping[str, DataFrame]) -> list[Told]:
@@ -173,10 +182,26 @@ def tell(study: Study, tables: Mapping[str, DataFrame]) -> list[Told]:
                 words(*(tables[name] for name in section.tables)) if words else ""
                 for words in (section.short, section.note)
             ),
+            _warning(study, section.subject),
         )
         for number, section in enumerate(SECTIONS, start=1)
         if set(section.tables) <= tables.keys()
     ]
+
+
+def _warning(study: Study, subject: str) -> str:
+    """Say what comparisons of single trainings are not about."""
+    if not subject or study.training.seeds > 1:
+        return ""
+    if study.sampling.seeds == 1:
+        return (
+            "Nothing was repeated, so nothing is tested: there is one score of each, "
+            "and any difference may be chance."
+        )
+    return (
+        f"This holds for these very models, not for {subject}: each was trained once, "
+        "and no test covers the luck of training."
+    )
 
 
 def _parts(
@@ -209,10 +234,17 @@ def cautions(study: Study) -> list[str]:
         "compare scores only where the extractor and the number of images are the "
         "same."
     ]
-    if study.training.seeds == 1:
+    if study.training.seeds == study.sampling.seeds == 1:
         told.append(
-            "Each model was trained once, so a difference between neighbouring values "
-            "of T can be the luck of one training."
+            "Each model was trained once and scored once, so any difference between "
+            "two models may be chance."
+        )
+    elif study.training.seeds == 1:
+        told.append(
+            "Each model was trained once, so any difference between two models, be it "
+            "of T or of the schedule, can be the luck of one training, however small "
+            f"its p: the {study.sampling.seeds} scores of a model repeat its sampling "
+            "alone."
         )
     else:
         told.append(

@@ -27,6 +27,13 @@ from noisesteps.tables.records import recorded
 
 FOLDER = Path(__file__).parent
 TEMPLATE, STYLE, SCRIPT = "report.html.j2", "report.css", "report.js"
+SCHEDULES = {
+    "linear": "β from 1e-4 to 0.02 whatever T is: a small T leaves part of the image "
+    "in x_T",
+    "linear_scaled": "β from 1e-4 to 0.02 times 1000/T, at most 0.999: x_T is nearly "
+    "pure noise for a small T too",
+    "cosine": "Nichol and Dhariwal's: x_T is nearly pure noise",
+}
 
 
 def render(study: Study, paths: StudyPaths, config_file: str) -> str:
@@ -119,6 +126,7 @@ def _summary(
         f"{_counted(study.diffusion.schedules, 'beta schedule')} "
         f"({', '.join(study.diffusion.schedules)}) × "
         f"{_counted(steps, 'value')} of T ({span}){repeated}.",
+        f"Schedules: {_explained(study.diffusion.schedules)}.",
         f"Data: {sets}.",
         f"A score compares N = {study.sampling.images:,} generated images with the "
         f"training images: {scores['metric'].iloc[0]}, extractor "
@@ -126,6 +134,10 @@ def _summary(
         f"has {_scores(study.sampling.seeds)}.",
         f"Device: {records.joined(models['device'])}.",
     ]
+
+
+def _explained(schedules: list[str]) -> str:
+    return "; ".join(f"{name} ({SCHEDULES[name]})" for name in schedules)
 
 
 def _scores(count: int) -> str:

@@ -153,6 +153,7 @@ def about_use(table: DataFrame) -> Iterator[str]:
         )
         if len(others := fastest.drop(best.name)):
             yield f"As fast, and not to be told from it: {_scored(others)}."
+            yield from _ruled_out(table, others)
     else:
         ratio = best["seconds_per_image"] / took
         times = f"{ratio:,.0f}" if ratio > 9.5 else f"{ratio:.1f}"
@@ -161,6 +162,30 @@ def about_use(table: DataFrame) -> Iterator[str]:
             f"The fastest that cannot be told from it {verb} {_scored(fastest)}. An "
             f"image takes {seconds(took)}, {times} times as fast."
         )
+        yield from _ruled_out(table, fastest)
+
+
+def _ruled_out(table: DataFrame, named: DataFrame) -> Iterator[str]:
+    """Name the ways that a reader would take instead of the named ones, and why not."""
+    ways = ruled_out_though_better(table, named)
+    if ways.empty:
+        return
+    beaten = named[named["value"] > ways["value"].min()]
+    steadier = _width(ways).max() < _width(beaten).min()
+    of_which, them = ("Its", "it") if len(ways) == 1 else ("Their", "them")
+    reason = (
+        f"{of_which} repeats differ less, so the test tells {them} from the best."
+        if steadier
+        else "The test weighs how much repeats differ, not the mean alone."
+    )
+    yield (
+        "Ruled out, although no slower and better on average than a way just named: "
+        f"{_scored(ways)}. {reason}"
+    )
+
+
+def _width(ways: DataFrame) -> Series:
+    return ways["high"] - ways["low"]
 
 
 def _scored(ways: DataFrame) -> str:
@@ -178,6 +203,24 @@ def best_and_fastest(table: DataFrame) -> tuple[Series, DataFrame]:
     alike = table[table["candidate"]].sort_values("value", kind="stable")
     fastest = alike["seconds_per_image"] == alike["seconds_per_image"].min()
     return table.loc[table["value"].idxmin()], alike[fastest]
+
+
+def ruled_out_though_better(table: DataFrame, named: DataFrame) -> DataFrame:
+    """Return the ways that are ruled out, though no slower than `named`, and better.
+
+    Their mean is better than one of the named. The test weighs the spread of the
+    repeats too: it can tell a small difference from the best and not a larger one.
+
+    Parameters
+    ----------
+    table
+        `quality_vs_cost` of one data set.
+    named
+        Some of its candidates.
+    """
+    ruled_out = table[~table["candidate"]]
+    no_slower = ruled_out["seconds_per_image"] <= named["seconds_per_image"].min()
+    return ruled_out[no_slower & (ruled_out["value"] < named["value"].max())]
 
 
 def on_candidates() -> str:

@@ -16,6 +16,7 @@ from noisesteps.report.score_findings import (
     SPACES,
     best_and_fastest,
     copier_name,
+    ruled_out_though_better,
     seconds,
     way_name,
 )
@@ -37,9 +38,13 @@ def _smallest(rows: DataFrame) -> str:
         f"T = {steps:,} ({listed(list(found['dataset']))})"
         for steps, found in decided.groupby("smallest_steps")
     ]
-    undecided = list(rows[~rows["decided"]]["dataset"])
-    if undecided:
-        parts.append(f"the data do not decide ({listed(undecided)})")
+    undecided, untested = ~rows["decided"], rows["best_value_low"].isna()
+    for words, which in (
+        ("the data do not decide", undecided & ~untested),
+        ("not tested", undecided & untested),
+    ):
+        if which.any():
+            parts.append(f"{words} ({listed(list(rows['dataset'][which]))})")
     return ", ".join(parts)
 
 
@@ -59,10 +64,16 @@ def _at_each_t(rows: DataFrame) -> list[str]:
             of = f"{steps:,} ({count} of {len(compared)} data sets)"
             found.setdefault(f"scores {word} than linear at T =", []).append(of)
         if not counts:
-            alike = compared["identical"].all()
-            words = "is the same schedule" if alike else "shows no difference"
+            words = _without_difference(compared)
             found.setdefault(f"{words} at T =", []).append(f"{steps:,}")
     return [f"{words} {listed(places)}" for words, places in found.items()]
+
+
+def _without_difference(compared: DataFrame) -> str:
+    if compared["identical"].all():
+        return "is the same schedule"
+    untested = compared["p_holm"].isna().all()
+    return "is not tested" if untested else "shows no difference"
 
 
 def on_fewer_steps(table: DataFrame) -> list[str]:
@@ -86,7 +97,9 @@ def _compared(rows: DataFrame) -> str:
         f"{word} in {count} of {len(rows)} comparisons"
         for word, count in _counts(rows).items()
     ]
-    return listed(found) if found else "no difference shown"
+    if found:
+        return listed(found)
+    return "not tested" if rows["p_holm"].isna().all() else "no difference shown"
 
 
 def _counts(rows: DataFrame) -> dict[str, int]:
@@ -104,15 +117,25 @@ def on_use(table: DataFrame) -> list[str]:
     told = []
     for dataset, rows in table.groupby("dataset", sort=False):
         if rows["candidate"].all() and len(rows) > 1:
-            told.append(f"{dataset}: the data do not decide.")
+            tested = rows["low"].notna().any()
+            words = "the data do not decide" if tested else "not tested"
+            told.append(f"{dataset}: {words}.")
             continue
         _, fastest = best_and_fastest(rows)
         named = [
             f"{way_name(row)} ({row['value']:.1f})" for _, row in fastest.iterrows()
         ]
         took = seconds(fastest["seconds_per_image"].iloc[0])
-        told.append(f"{dataset}: {' or '.join(named)}, {took} an image.")
+        told.append(
+            f"{dataset}: {' or '.join(named)}, {took} an image"
+            f"{_ruled_out(ruled_out_though_better(rows, fastest))}."
+        )
     return ["The fastest that cannot be told from the best:", *told]
+
+
+def _ruled_out(ways: DataFrame) -> str:
+    named = [f"{way_name(row)} ({row['value']:.1f})" for _, row in ways.iterrows()]
+    return f"; ruled out despite a better mean: {listed(named)}" if named else ""
 
 
 def on_copies(table: DataFrame) -> list[str]:
