@@ -130,7 +130,7 @@ def test_every_figure_is_there_with_its_words(page):
         "110.0; linear_scaled leaves 0.1% and scores 220.0: +110.0 [+107.7, +112.3], "
         "worse (p < 0.001).",
         "The best score is 101.1 [98.6, 103.6], of linear, T = 900: 0.9 s an image.",
-        "What should one use? This holds for these very models, not for their "
+        "What should one use? What follows holds for these very models, not for their "
         "schedules and values of T: each was trained once, and no test covers the luck "
         "of training. The fastest that cannot be told from the best:",
         "8 real held-out images score 42.5 [40.0, 45.0] against the training images",
@@ -151,8 +151,8 @@ def test_every_figure_is_there_with_its_words(page):
         "12 diffusion models were trained on images of 8 × 8 pixels: 3 data sets × 2 "
         "beta schedules (linear, linear_scaled) × 2 values of T (100 to 900).",
         "Schedules: linear (β from 1e-4 to 0.02 whatever T is: a small T leaves part "
-        "of the image in x_T); linear_scaled (β from 1e-4 to 0.02 times 1000/T, at "
-        "most 0.999: x_T is nearly pure noise for a small T too).",
+        "of the image in x_T); linear_scaled (β from 1e-4 to 0.02, all times 1000/T "
+        "and at most 0.999: x_T is nearly pure noise for a small T too).",
         "Each model was trained once, so any difference between two models, be it of T "
         "or of the schedule, can be the luck of one training, however small its p: the "
         "3 scores of a model repeat its sampling alone.",
@@ -171,8 +171,8 @@ def test_it_says(page, words):
 
 
 ONE_TRAINING = (
-    "This holds for these very models, not for {}: each was trained once, and no test "
-    "covers the luck of training."
+    "What follows holds for these very models, not for {}: each was trained once, and "
+    "no test covers the luck of training."
 )
 
 

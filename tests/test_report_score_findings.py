@@ -96,6 +96,7 @@ def test_the_fastest_way_as_good_as_the_best_is_named(tables):
     table.loc[respaced, "candidate"] = True
     _, fastest, ruled_out = score_findings.about_use(table)
     assert "just named: linear, T = 100: 110.0 [107.5, 112.5]; linear, T =" in ruled_out
+    assert "ancestral" not in ruled_out
     assert "it are linear, T = 900, in 100 steps (ancestral): 106.1 [103.6," in fastest
     assert "; linear_scaled, T = 900, in 100 steps (ancestral): 207.2 [204.7" in fastest
     _, untested = score_findings.about_use(table.assign(low=float("nan")))

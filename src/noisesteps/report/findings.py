@@ -199,8 +199,8 @@ def _warning(study: Study, subject: str) -> str:
             "and any difference may be chance."
         )
     return (
-        f"This holds for these very models, not for {subject}: each was trained once, "
-        "and no test covers the luck of training."
+        f"What follows holds for these very models, not for {subject}: each was "
+        "trained once, and no test covers the luck of training."
     )
 
 

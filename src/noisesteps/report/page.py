@@ -30,8 +30,8 @@ TEMPLATE, STYLE, SCRIPT = "report.html.j2", "report.css", "report.js"
 SCHEDULES = {
     "linear": "β from 1e-4 to 0.02 whatever T is: a small T leaves part of the image "
     "in x_T",
-    "linear_scaled": "β from 1e-4 to 0.02 times 1000/T, at most 0.999: x_T is nearly "
-    "pure noise for a small T too",
+    "linear_scaled": "β from 1e-4 to 0.02, all times 1000/T and at most 0.999: x_T is "
+    "nearly pure noise for a small T too",
     "cosine": "Nichol and Dhariwal's: x_T is nearly pure noise",
 }
 
