@@ -103,7 +103,9 @@ def open_reader(name: str, dataset: config.Dataset, fetched: Path | None) -> Rea
 def _fetched_file(name: str, fetched: Path | None, file: str) -> Path:
     path = Path(fetched or ".", file)
     if not path.is_file():
-        raise DataError(f"{path} is missing; run `noisesteps fetch --source {name}` first.")
+        raise DataError(
+            f"{path} is missing; run `noisesteps fetch --source {name}` first."
+        )
     return path
 
 
