@@ -414,7 +414,7 @@ DATASETS = {
     too_few_images: "lower datasets.mine.train to at most 19",
     a_bad_image_to_refuse: r"bad\n\x1b[31m.png of mine cannot be used",
     a_duplicate_to_refuse: "of mine has the bytes of",
-    no_archive: "a.zip is missing; run `noisesteps fetch`",
+    no_archive: "a.zip is missing; run `noisesteps fetch --source mine`",
     a_text_for_a_zip: "a.zip is damaged",
     an_empty_zip: "correct datasets.mine.prefix",
     half_a_zip: "a.zip is damaged",

@@ -121,8 +121,8 @@ def test_the_checkpoint_of_another_number_of_steps_is_not_used(interrupted, tmp_
 
 # Modules that training and sampling load, and that compute no number.
 INERT = {
-    "__init__", "config", "data.__init__", "data.download", "errors", "files", "locks",
-    "paths", "provenance", "records", "schema", "signals",
+    "__init__", "config", "data.__init__", "data.download", "data.kinds", "errors",
+    "files", "locks", "paths", "provenance", "records", "schema", "signals",
 }  # fmt: skip
 LOADED = """
 import sys
