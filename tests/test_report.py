@@ -148,6 +148,7 @@ def test_every_figure_is_there_with_its_words(page):
         "0.30) and 1.0 points below origin with ordinary augmentation",
         "resnet18: synthesis is 10.0 points below origin [−12.5, −7.5]",
         "not the choice of images: all repetitions learn from the same ones",
+        "One choice of training and test images; others may differ.",
         "12 diffusion models were trained on images of 8 × 8 pixels: 3 data sets × 2 "
         "beta schedules (linear, linear_scaled) × 2 values of T (100 to 900).",
         "Schedules: linear (β from 1e-4 to 0.02 whatever T is: a small T leaves part "

@@ -1,5 +1,6 @@
 """Sentences about the scores: what the tables say, and no more."""
 
+import pandas as pd
 import pytest
 
 import finished_study
@@ -178,8 +179,15 @@ def test_the_answers_in_short_cover_all_data_sets(tables):
     ]
     (alone,) = short_findings.on_copies(table["copies"].assign(p_holm=float("nan")))
     assert alone.startswith("Not tested, for want of real images: oxford_flowers, ")
-    (many,) = short_findings.on_copies(table["copies"].assign(p_holm=0.001))
+    copies = table["copies"]
+    (many,) = short_findings.on_copies(copies.assign(p_holm=0.001))
     assert "More near-copies than among real images: linear, T = 100 (oxford" in many
+    assert many.endswith("24 by the extractor's features and 24 by pixels.")
+    twice = pd.concat([copies.assign(training_seed=seed) for seed in (0, 1)])
+    first = twice["p_holm"].notna() & (twice["training_seed"] == 0)
+    (one,) = short_findings.on_copies(twice.assign(p_holm=1.0 - first))
+    assert "linear, T = 100, training seed 0 (" in one
+    assert "training seed 1" not in one
 
 
 def test_what_was_not_tested_is_not_called_alike(tables):

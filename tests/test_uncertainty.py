@@ -226,6 +226,8 @@ def test_shares_that_are_all_none_or_agree_too_well_are_worth_their_cases():
     assert share_interval([0.0] * 4, 64).high == exact_interval(0, 256)[1]
     few = [1 / 64, 1 / 64, 1 / 64, 2 / 64]
     assert share_interval(few, 64).high == exact_interval(5, 256)[1]
+    near = share_interval([0.5, 0.5 + 1e-8], 64)
+    assert 0 <= near.low < 0.5 < near.high <= 1
     found = share_interval([0.25, 0.25], 64)
     assert (found.low, found.high) == exact_interval(32, 128)
 

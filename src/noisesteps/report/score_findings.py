@@ -240,10 +240,13 @@ def way_name(row: Series) -> str:
     return run_name(row["schedule"], row["trained_steps"], sampler)
 
 
-def copier_name(row: Series) -> str:
-    """Name the model of a row of `copies`, and how it was sampled."""
+def copier_name(row: Series, table: DataFrame) -> str:
+    """Name the model of a row of `copies`, which of its trainings, and the sampling."""
     sampler = None if pd.isna(row["sampler"]) else row["sampler"]
-    return run_name(row["schedule"], row["steps"], sampler)
+    name = run_name(row["schedule"], row["steps"], sampler)
+    if table["training_seed"].nunique() == 1:
+        return name
+    return f"{name}, training seed {row['training_seed']}"
 
 
 def seconds(value: float) -> str:
@@ -278,7 +281,7 @@ def about_copies(table: DataFrame) -> Iterator[str]:
             f"By {SPACES[space]}, {counted} of {images:,} generated images "
             f"{'is a near-copy' if copies < 2 else 'are near-copies'}. "
             f"{_beside_real(worst, table['p_holm'].count())}"
-            + (f" {_largest(worst)}" if copies else "")
+            + (f" {_largest(worst, table)}" if copies else "")
         )
 
 
@@ -291,13 +294,13 @@ def on_near_copies() -> str:
     )
 
 
-def _largest(worst: Series) -> str:
+def _largest(worst: Series, table: DataFrame) -> str:
     """Tell the largest share of near-copies that a model has."""
     interval = with_interval(
         100 * worst["share"], 100 * worst["share_low"], 100 * worst["share_high"]
     )
     return (
-        f"{copier_name(worst)} has the largest share: "
+        f"{copier_name(worst, table)} has the largest share: "
         f"{interval} % of its images, {_memorised(worst)}."
     )
 

@@ -142,17 +142,18 @@ def on_copies(table: DataFrame) -> list[str]:
     """Say which models repeat training images more often than real images would."""
     found = table[table["p_holm"] < LEVEL]
     models = dict.fromkeys(
-        f"{copier_name(row)} ({row['dataset']})" for _, row in found.iterrows()
+        f"{copier_name(row, table)} ({row['dataset']})" for _, row in found.iterrows()
     )
-    if models:
-        return [f"More near-copies than among real images: {listed(list(models))}."]
     copies = [
         f"{rows['copies'].sum():,} by {SPACES[space]}"
         for space, rows in table.groupby("space", sort=False)
     ]
     images = table["images"].sum() // len(copies)
     alone = list(dict.fromkeys(table.loc[table["p_holm"].isna(), "dataset"]))
-    told = "No model is shown to." if table["p_holm"].notna().any() else ""
+    if models:
+        told = f"More near-copies than among real images: {listed(list(models))}."
+    else:
+        told = "No model is shown to." if table["p_holm"].notna().any() else ""
     untested = f"Not tested, for want of real images: {listed(alone)}." if alone else ""
     counted = f"Near-copies among {images:,} generated images: {listed(copies)}."
     return [" ".join(filter(None, (told, untested, counted)))]
@@ -165,4 +166,6 @@ def on_classifiers(effects: DataFrame) -> list[str]:
         f"{architecture}: {answer(rows)}"
         for architecture, rows in mix.groupby("architecture", sort=False)
     ]
-    return told or ["The study does not train on real and generated images."]
+    if not told:
+        return ["The study does not train on real and generated images."]
+    return [*told, "One choice of training and test images; others may differ."]

@@ -112,8 +112,9 @@ def share_interval(
     30 cases or more of either outcome to be expected of all repeats together it covered
     in 93 to 97 of 100, in 94 to 99.8 with 2 repeats. With fewer cases, which are whole,
     it covers too often rather than too rarely: in 92 to 100 with standard deviations of
-    up to 0.7 of the mean, and in 88 to 100 with larger ones. Where most repeats have a
-    share near 0 and a rare one has a large share, no interval of few repeats covers.
+    up to 0.7 of the mean, and in 87 to 100 with larger ones. Where most repeats have a
+    share near 0 and a rare one has a large share, few repeats miss that one, and the
+    interval with them.
 
     Parameters
     ----------
@@ -145,8 +146,9 @@ def share_interval(
     total = cases * len(values)
     worth = float(total)
     if has_spread(values):
-        told = _effective_cases(values, total, confidence)
-        few = min(mean, 1 - mean) * total < FEW
+        # Whole counts cannot agree better than that; mere rounding can.
+        told = min(_effective_cases(values, total, confidence), float(total**2))
+        few = round(min(mean, 1 - mean) * total, 6) < FEW
         worth = min(told, worth) if few else told
     return Interval(mean, *exact_interval(mean * worth, worth, confidence), len(values))
 
