@@ -246,14 +246,19 @@ def test_a_command_quotes_the_config_s_name():
     assert all(name in shlex.split(line) for _, _, line in commands)
 
 
-def test_without_classifiers(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    study = finished_study.study(
+def short_study():
+    """Return a study of one data set, one T and no classifiers."""
+    return finished_study.study(
         classification=None,
         datasets={"toy_flowers": {"format": "toy_flowers", "train": 8, "held_out": 4}},
         diffusion={"steps": [100]},
         sampling={"images": 6, "batch_size": 4, "seeds": 3},
     )
+
+
+def test_without_classifiers(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    study = short_study()
     page = Page(build_report(study, finished_study.finish(study), "config/mini.yaml"))
     assert page.open == []
     assert "Do generated images help" not in page.text
@@ -275,12 +280,7 @@ def test_a_missing_figure_is_named(tmp_path, monkeypatch):
 @pytest.mark.parametrize("damage", ["cut", "exchanged"])
 def test_a_figure_that_has_changed_is_not_shown(tmp_path, monkeypatch, damage):
     monkeypatch.chdir(tmp_path)
-    study = finished_study.study(
-        classification=None,
-        datasets={"toy_flowers": {"format": "toy_flowers", "train": 8, "held_out": 4}},
-        diffusion={"steps": [100]},
-        sampling={"images": 6, "batch_size": 4, "seeds": 3},
-    )
+    study = short_study()
     paths = finished_study.finish(study)
     picture = paths.figure("schedule")
     if damage == "cut":

@@ -889,7 +889,8 @@ def load_study(path: str | Path) -> Study:
     """
     path = Path(path)
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_StudyLoader)
+        with path.open(encoding="utf-8") as file:  # whose name the message has
+            values = yaml.load(file, Loader=_StudyLoader)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror}).") from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:

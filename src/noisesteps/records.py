@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from noisesteps.errors import StageError
-from noisesteps.files import DIGEST, checksum, digest, write_json
+from noisesteps.files import DIGEST, checksum, digest, read_json, write_json
 
 
 def write_record(path: str | Path, record: dict[str, Any], *names: str) -> None:
@@ -39,6 +39,64 @@ def write_record(path: str | Path, record: dict[str, Any], *names: str) -> None:
 
 def _describe(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "sha256": checksum(path)}
+
+
+def load_record(path: str | Path, stage: str, *names: str) -> dict[str, Any]:
+    """Return the record that a stage wrote.
+
+    Parameters
+    ----------
+    path
+        The JSON file.
+    stage
+        The sub-command that wrote it, for the message.
+    *names
+        Keys that it has to have.
+
+    Raises
+    ------
+    StageError
+        If the record is missing, is damaged or lacks a key.
+    """
+    try:
+        record = read_json(path)
+        if not isinstance(record, dict):
+            raise ValueError("it is no record")
+        if missing := [name for name in names if name not in record]:
+            raise ValueError(f"it lacks the key {missing[0]!r}")
+        return record
+    except FileNotFoundError:
+        raise StageError(
+            f"{path} is missing; run `noisesteps {stage}` first."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise StageError(
+            f"{path} is damaged ({error}); remove it and run `noisesteps {stage}` "
+            "again."
+        ) from error
+
+
+def recorded(path: Path, record: str, stage: str) -> Path:
+    """Return the path of a file that is the one its record was written for.
+
+    Parameters
+    ----------
+    path
+        The file.
+    record
+        Name of the JSON record beside it.
+    stage
+        The sub-command that writes both, for the message.
+
+    Raises
+    ------
+    StageError
+        If one of them is missing or damaged.
+    """
+    if not path.is_file():
+        raise StageError(f"{path} is missing; run `noisesteps {stage}` first.")
+    values = load_record(path.with_name(record), stage)
+    return verify(path.parent, path.name, values, stage)
 
 
 def verify(folder: str | Path, name: str, record: dict[str, Any], stage: str) -> Path:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from noisesteps.config import Study
 from noisesteps.errors import ConfigError, StageError
-from noisesteps.files import atomic, checksum, read_json, write_array
+from noisesteps.files import atomic, checksum, write_array
 from noisesteps.locks import alone, exclusive
 from noisesteps.paths import Run, StudyPaths
 from noisesteps.provenance import Provenance, code_digest, library_versions
-from noisesteps.records import verify, write_record
+from noisesteps.records import load_record, verify, write_record
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,7 +75,7 @@ def _fetched(study: Study, dataset: str) -> Path | None:
         return None
     folder = study.resource_folder(dataset)
     if (folder / "fetched.json").exists():
-        record = _read(folder / "fetched.json", "fetch")
+        record = load_record(folder / "fetched.json", "fetch", "provenance")
         for name in distribution.files:
             verify(folder, name, record, "fetch")
     return folder
@@ -276,7 +276,7 @@ def _require(path: Path, stage: str, settings: dict, *names: str) -> dict:
 
     Snakemake reruns a stage whose values changed; this is for stages run by hand.
     """
-    record = _read(path, stage, *names)
+    record = load_record(path, stage, "provenance", *names)
     used = record["provenance"]["settings"]
     if used != settings:
         keys = sorted(
@@ -287,23 +287,6 @@ def _require(path: Path, stage: str, settings: dict, *names: str) -> dict:
             f"has now; run `noisesteps {stage}` again."
         )
     return record
-
-
-def _read(path: Path, stage: str, *names: str) -> dict:
-    """Read a record that has the keys `names`."""
-    try:
-        record = read_json(path)
-        if not isinstance(record, dict) or not record.keys() >= {"provenance", *names}:
-            raise ValueError("it is no record")
-        return record
-    except FileNotFoundError:
-        raise StageError(
-            f"{path} is missing; run `noisesteps {stage}` first."
-        ) from None
-    except ValueError as error:
-        raise StageError(
-            f"{path} is damaged; remove it and run `noisesteps {stage}` again."
-        ) from error
 
 
 @alone(lambda paths, dataset, device: paths.reference(dataset))
@@ -451,7 +434,7 @@ def _labelled_set(paths: StudyPaths, name: str) -> Any:
     from noisesteps.classification import LabelledSet
 
     folder = paths.set(name)
-    record = _read(folder / "set.json", "sets")
+    record = load_record(folder / "set.json", "sets", "provenance")
     for file in SET_FILES:
         verify(folder, file, record, "sets")
     return LabelledSet.load(folder)
@@ -500,10 +483,11 @@ def export_pipeline(study: Study, run: Run, output: Path) -> None:
 
     paths = StudyPaths(study.study)
     provenance = Provenance("export pipeline", _coordinates(run))
-    model = _read(paths.model(run) / "model.json", "train", "image_size")
-    names = ("method", "images", "sampling_steps")
-    record = paths.samples(run) / "sample.json"
-    sample = _read(record, "sample", *_coordinates(run), *names)
+    model = load_record(
+        paths.model(run) / "model.json", "train", "provenance", "image_size"
+    )
+    names = ("provenance", "method", "images", "sampling_steps", *_coordinates(run))
+    sample = load_record(paths.samples(run) / "sample.json", "sample", *names)
     network = _network(study, run, model["image_size"])
     load_model(verify(paths.model(run), "model.safetensors", model, "train"), network)
     write_pipeline(
@@ -523,6 +507,7 @@ def export_images(study: Study, run: Run, output: Path) -> None:
 
     folder = StudyPaths(study.study).samples(run)
     provenance = Provenance("export images", _coordinates(run))
-    sample = _read(folder / "sample.json", "sample", *_coordinates(run))
+    names = ("provenance", *_coordinates(run))
+    sample = load_record(folder / "sample.json", "sample", *names)
     images = load_samples(folder)
     write_images(output, images, sample=sample, provenance=provenance.record())

@@ -593,7 +593,7 @@ def test_a_record_that_lacks_a_key_is_named(copied, path, key, command):
     del record[key]
     write_record(copied / path, record)
     message = harness.refusal(copied, *command)
-    assert f"{path} is damaged; remove it" in message
+    assert f"{path} is damaged (it lacks the key {key!r}); remove it" in message
 
 
 def test_a_result_of_other_values_is_named(copied):

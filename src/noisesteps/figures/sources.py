@@ -11,7 +11,8 @@ from pandas import DataFrame
 
 from noisesteps.errors import StageError
 from noisesteps.paths import Run, StudyPaths
-from noisesteps.tables.records import read_record, recorded
+from noisesteps.records import recorded
+from noisesteps.tables.records import read_record
 
 if TYPE_CHECKING:
     from noisesteps.data.array import Images

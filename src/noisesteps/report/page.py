@@ -20,10 +20,10 @@ from noisesteps.config import Study
 from noisesteps.figures import caption, figure_names
 from noisesteps.figures.inputs import figure_kind, figure_title
 from noisesteps.paths import StudyPaths
+from noisesteps.records import recorded
 from noisesteps.report import cells, comparison, findings, records
 from noisesteps.tables import read_table, table_names
 from noisesteps.tables.inputs import TITLES, table_title
-from noisesteps.tables.records import recorded
 
 FOLDER = Path(__file__).parent
 TEMPLATE, STYLE, SCRIPT = "report.html.j2", "report.css", "report.js"

@@ -14,8 +14,9 @@ from pandas import DataFrame
 from noisesteps.config import Study
 from noisesteps.errors import StageError
 from noisesteps.paths import StudyPaths
+from noisesteps.records import recorded
 from noisesteps.tables.inputs import classifier_runs
-from noisesteps.tables.records import read_record, record_path, recorded
+from noisesteps.tables.records import read_record, record_path
 
 STAGES = (
     "fetch", "preprocess", "train", "sample", "reference", "score", "sets", "classify",

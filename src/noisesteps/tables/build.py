@@ -14,10 +14,11 @@ from noisesteps.config import Study
 from noisesteps.errors import StageError
 from noisesteps.files import atomic
 from noisesteps.paths import Run, StudyPaths
+from noisesteps.records import recorded
 from noisesteps.tables import comparisons, inputs, scores
 from noisesteps.tables.classifiers import accuracy_rows, effect_rows
 from noisesteps.tables.published import SCHEDULE, published
-from noisesteps.tables.records import read_record, recorded, with_records
+from noisesteps.tables.records import read_record, with_records
 
 TEXT, COUNT, NUMBER, FLAG = "str", "Int64", "float64", "boolean"
 RUN = {"dataset": TEXT, "schedule": TEXT, "steps": COUNT}
