@@ -889,8 +889,9 @@ def load_study(path: str | Path) -> Study:
     """
     path = Path(path)
     try:
-        with path.open(encoding="utf-8") as file:  # whose name the message has
-            values = yaml.load(file, Loader=_StudyLoader)
+        loader = _StudyLoader(path.read_text(encoding="utf-8"))
+        loader.name = path.name  # in the message, instead of "<unicode string>"
+        values = loader.get_single_data()
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror}).") from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
