@@ -15,8 +15,9 @@ def slower(
     """Return a sentence for each row whose ratio fell by more than the tolerance.
 
     Rows are matched by name and by whether they were measured on one thread: another
-    machine has other names and other numbers of threads. A ratio counts as fallen only
-    where its whole interval of quartiles did, so that a noisy row raises no alarm.
+    machine has other names and other numbers of threads. Where an earlier result is of
+    several machines, the same one counts, or else the last. A ratio counts as fallen
+    only where its whole interval of quartiles did, so that a noisy row raises no alarm.
 
     Parameters
     ----------
@@ -32,9 +33,12 @@ def slower(
     ValueError
         If no row of the two results is the same.
     """
-    earlier = {_match(row): row for row in baseline if row.ratio is not None}
+    earlier = {}
+    for row in baseline:
+        if row.ratio is not None:
+            earlier[_match(row)] = earlier[_match(row), row.device] = row
     pairs = [
-        (row, earlier[_match(row)])
+        (row, earlier.get((_match(row), row.device), earlier[_match(row)]))
         for row in rows
         if row.ratio is not None and _match(row) in earlier
     ]

@@ -37,6 +37,7 @@ GROUPS = {
     "peak": Group("peak", "measure", ("cpu", "cuda")),
     "training": Group("networks", "training", ("cpu", "cuda")),
     "sampling": Group("networks", "sampling", ("cpu", "cuda")),
+    "growth": Group("growth", "measure", ("cpu", "cuda")),
     "feeding": Group("feeding", "feeding", ("cpu", "cuda")),
     "frechet": Group("frechet", "measure"),
     "preprocessing": Group("feeding", "preprocessing", each_threads=False),

@@ -9,6 +9,7 @@ from functools import partial
 
 from benchmarks import ours, peers
 from benchmarks.contestants import contestants
+from benchmarks.convolutions import convolutions
 from benchmarks.peak import operations, peaks
 from benchmarks.rows import Row, make_row
 from benchmarks.settings import Settings
@@ -18,6 +19,7 @@ PEERS = {
     "diffusers": "diffusers",
     "lucidrains": "denoising-diffusion-pytorch",
 }
+LIMIT = "convolutions"  # the contestant that does nothing else
 TRAINING = {
     "ours": ours.training_step,
     "diffusers": peers.diffusers_training_step,
@@ -83,7 +85,12 @@ def contests(settings: Settings) -> dict[str, Contest]:
             f"training step, {network}, batch {settings.batch}",
             settings.batch,
             True,
-            {name: partial(make, settings) for name, make in TRAINING.items()},
+            {name: partial(make, settings) for name, make in TRAINING.items()}
+            | {
+                LIMIT: partial(
+                    convolutions, settings, batch=settings.batch, training=True
+                )
+            },
             TRAINING_GOALS,
         ),
         "recomputed": Contest(
@@ -105,7 +112,8 @@ def contests(settings: Settings) -> dict[str, Contest]:
             {
                 program: partial(make, settings, batch=batch, steps=steps)
                 for program, make in SAMPLING.items()
-            },
+            }
+            | {LIMIT: partial(convolutions, settings, batch=batch, training=False)},
             SAMPLING_GOALS,
         )
     return found
@@ -168,6 +176,7 @@ def _run(settings: Settings, contest: Contest) -> list[Row]:
             f"{contest.title}, {mine}",
             f"{PEERS[program]}, {theirs}",
             compare(times["ours", mine], times[program, theirs]),
+            ratio_limit=_limit(times, program, mine, theirs),
             goal=goal,
             goal_text=f"≥ {goal:g}×" if goal else "",
             ours_share=shares["ours", mine],
@@ -177,6 +186,15 @@ def _run(settings: Settings, contest: Contest) -> list[Row]:
         )
         for program, mine, theirs, goal in _pairs(settings, contest)
     ]
+
+
+def _limit(
+    times: Mapping[tuple[str, str], list[float]], program: str, mine: str, theirs: str
+) -> float | None:
+    """Return the ratio of the convolutions alone, to a peer of the same layers."""
+    if program != "diffusers":
+        return None
+    return compare(times[LIMIT, mine], times[program, theirs]).ratio
 
 
 def _pair(mine: str, theirs: str) -> str:
@@ -209,6 +227,8 @@ def _shares(
     """Return the part of the matrix-multiply peak that each reached."""
     reached = {}
     for (program, precision), seconds in times.items():
+        if program == LIMIT:
+            continue
         count = operations(settings, program, contest.batch, contest.training)
         middle = compare(seconds, seconds).ours_s
         reached[program, precision] = (

@@ -33,6 +33,8 @@ class Row:
         The goal as it was set.
     ratio_low, ratio_high
         Quartiles of the rounds' own ratios.
+    ratio_limit
+        The ratio if all but the convolutions took no time.
     ours_share, peer_share
         Part of the matrix-multiply peak of the same precision and threads that was
         reached, from PyTorch's count of operations.
@@ -54,6 +56,7 @@ class Row:
     goal_text: str = ""
     ratio_low: float | None = None
     ratio_high: float | None = None
+    ratio_limit: float | None = None
     ours_share: float | None = None
     peer_share: float | None = None
     ours_bytes: int | None = None
@@ -111,7 +114,11 @@ def make_row(
 
 
 def device_name(settings: Settings) -> str:
-    """Return the hardware's name without the threads, which have their own column."""
-    if settings.on.type == "cpu":
-        return describe(settings.on).rsplit(",", 1)[0] or platform.machine()
-    return describe(settings.on)
+    """Return the hardware's name; of a CPU, with the vectors that PyTorch uses.
+
+    The threads have their own column.
+    """
+    if settings.on.type != "cpu":
+        return describe(settings.on)
+    name = describe(settings.on).rsplit(",", 1)[0] or platform.machine()
+    return f"{name} ({torch.backends.cpu.get_cpu_capability()})"

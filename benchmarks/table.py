@@ -21,6 +21,7 @@ HEADINGS = (
     "peer",
     "ratio (quartiles)",
     "goal",
+    "convolutions alone",
     "of peak",
     "memory",
 )
@@ -59,11 +60,16 @@ def notes(rows: list[Row]) -> str:
 
 
 def markdown(rows: list[Row]) -> str:
-    """Return the table for a page, with what it was measured on, notes below."""
-    devices = dict.fromkeys((row.device, row.torch) for row in rows)
-    named = "; ".join(f"{device}, PyTorch {torch}" for device, torch in devices)
-    table = tabulate([cells(row) for row in rows], HEADINGS, tablefmt="github")
-    return f"Measured on {named}.\n\n{table}\n\n{notes(rows)}"
+    """Return a table for each machine for a page, with its name, notes below."""
+    machines: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        machines.setdefault((row.device, row.torch), []).append(row)
+    return "\n\n".join(
+        f"Measured on {device}, PyTorch {torch}.\n\n"
+        f"{tabulate([cells(row) for row in measured], HEADINGS, tablefmt='github')}"
+        f"\n\n{notes(measured)}".rstrip()
+        for (device, torch), measured in machines.items()
+    )
 
 
 def into_page(page: Path, rows: list[Row]) -> None:
@@ -92,6 +98,7 @@ def cells(row: Row) -> list[str]:
         duration(row.peer_s),
         _ratio(row),
         _goal(row),
+        f"{_three(row.ratio_limit)}×" if row.ratio_limit else "",
         _pair(row.ours_share, row.peer_share, lambda share: f"{share:.0%}"),
         _pair(row.ours_bytes, row.peer_bytes, lambda size: f"{size / 1e9:.2f} GB"),
     ]

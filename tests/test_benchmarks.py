@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from benchmarks import check, frechet, networks, orchestration, peak, peers, table
 from benchmarks.__main__ import main
+from benchmarks.convolutions import convolutions
 from benchmarks.groups import GROUPS
 from benchmarks.rows import Row, make_row
 from benchmarks.settings import Settings, settings_for
@@ -159,6 +160,14 @@ def test_the_table_goes_between_the_markers(tmp_path):
     assert "a processor" in text and "a note" in text
 
 
+def test_a_page_has_a_table_for_each_machine():
+    rows = [a_row(), replace(a_row("other"), device="another", note="slow")]
+    first, second = table.markdown(rows).split("Measured on ")[1:]
+    assert first.startswith("a processor, PyTorch 2.")
+    assert second.startswith("another, PyTorch 2.") and second.endswith("slow")
+    assert all(part.count("training step |") == 1 for part in (first, second))
+
+
 def test_a_page_without_markers_is_left_alone(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(f"{table.END}\n{table.BEGIN}\n")
@@ -188,6 +197,13 @@ def test_the_check_compares_no_times_and_no_other_number_of_threads():
     assert check.slower([a_row(threads=8)], [a_row(threads=2)]) == []
     with pytest.raises(ValueError, match="no row in common"):
         check.slower([a_row(threads=8)], [a_row(threads=1)])
+
+
+def test_the_check_prefers_the_same_machine_in_an_earlier_result_of_several():
+    baseline = [a_row(ratio=1.0), replace(a_row(ratio=3.0), device="another")]
+    assert check.slower([a_row(ratio=1.0)], baseline) == []
+    third = replace(a_row(ratio=1.0), device="a third")
+    assert len(check.slower([third], baseline)) == 1
 
 
 def test_a_noisy_row_raises_no_alarm():
@@ -248,6 +264,29 @@ def test_training_asks_about_three_times_what_a_prediction_asks():
     assert peak.operations(TINY, "ours", 8, training=False) == 2 * forward
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_the_convolutions_alone_are_those_of_the_network(training):
+    """PyTorch counts as many operations in them as in the network's own."""
+
+    def operations(call):
+        with peak.FlopCounterMode(display=False) as counter:
+            call()
+        kinds = (torch.ops.aten.convolution, torch.ops.aten.convolution_backward)
+        counts = counter.get_flop_counts()["Global"]
+        return sum(counts.get(kind, 0) for kind in kinds)
+
+    network, t = TINY.network(), torch.zeros(4, dtype=torch.int64)
+    x = torch.zeros(4, 3, 8, 8)
+
+    def whole():
+        predicted = network(x, t)
+        if training:
+            predicted.sum().backward()
+
+    alone = convolutions(TINY, "fp32", batch=4, training=training)
+    assert operations(alone.call) == operations(whole) > 0
+
+
 def test_the_peers_networks_are_of_our_size():
     conditions = settings_for("cpu", 1, 1)
     ours = conditions.network()
@@ -268,6 +307,7 @@ def test_a_tiny_real_comparison(monkeypatch):
     for row in rows:
         assert row.ratio == pytest.approx(row.peer_s / row.ours_s)
         assert row.ours_s > 0 and row.ours_share > 0
+        assert (row.ratio_limit is not None) is ("diffusers" in row.name)
 
 
 def test_the_fréchet_distances_that_are_timed_are_the_same():

@@ -118,20 +118,27 @@ def memory_format(
 
     Matrix units want the channels of a pixel side by side in 16 bits: those of a GPU,
     and those of a CPU for bf16. On a CPU, what convolutions gain from that is lost
-    again in group normalisation, except without gradients (`blocks.GroupNorm`).
+    again in group normalisation, except without gradients (`blocks.GroupNorm`), and
+    except in fp32 on a CPU without AVX-512, whose kernels normalise both layouts alike.
     """
-    if device.type == "cuda" and dtype is not torch.float32:
-        return torch.channels_last
-    samples_bf16 = dtype is torch.bfloat16 and not training
-    if device.type == "cpu" and samples_bf16 and _has_matrix_units():
-        return torch.channels_last
-    return torch.contiguous_format
+    if device.type == "cuda":
+        last = dtype is not torch.float32
+    elif device.type == "cpu" and dtype is torch.bfloat16:
+        last = not training and _has_matrix_units()
+    else:
+        last = device.type == "cpu" and dtype is torch.float32 and _is_avx2()
+    return torch.channels_last if last else torch.contiguous_format
 
 
 def _has_matrix_units() -> bool:
     """Whether the CPU multiplies matrices of bf16 by itself (Intel's AMX)."""
     capabilities = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("amx_bf16"))
+
+
+def _is_avx2() -> bool:
+    """Whether PyTorch's kernels use vectors of 256 bits: x86 without AVX-512."""
+    return torch.backends.cpu.get_cpu_capability() == "AVX2"
 
 
 def compile_for_device(network: torch.nn.Module, key: str) -> None:
