@@ -175,3 +175,23 @@ def test_channels_lie_side_by_side_where_that_is_faster(
     layout = devices.memory_format(torch.device(device), dtype, training=training)
     expected = torch.channels_last if last else torch.contiguous_format
     assert layout is expected
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "supported", "remedy"),
+    [
+        ("cpu", "fp32", False, None),
+        ("cpu", "bf16", True, None),
+        ("cpu", "bf16", False, "choose fp32."),
+        ("cpu", "fp16", True, "choose fp32 or bf16."),
+        ("cpu", "fp16", False, "choose fp32."),
+        ("cuda", "fp16", False, None),
+    ],
+)
+def test_a_slow_precision_is_named_with_a_faster_one(
+    device, precision, supported, remedy, monkeypatch, caplog
+):
+    monkeypatch.setattr(devices, "multiplies_bf16", lambda: supported)
+    devices.warn_if_slow(torch.device(device), precision, "training.precision")
+    expected = f"training.precision {precision} is slow on this CPU; {remedy}"
+    assert caplog.messages == ([expected] if remedy else [])

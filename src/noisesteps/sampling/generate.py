@@ -20,6 +20,7 @@ from noisesteps.devices import (
     compile_for_device,
     memory_format,
     synchronize,
+    warn_if_slow,
 )
 from noisesteps.diffusion import Diffusion
 from noisesteps.errors import StageError
@@ -96,6 +97,7 @@ def generate(
         one image, or `partial` cannot be written.
     """
     process = diffusion.respaced(sampling.sampling_steps or diffusion.steps)
+    warn_if_slow(device, sampling.precision, "sampling.precision")
     layout = memory_format(device, DTYPES[sampling.precision], training=False)
     network.to(device=device, memory_format=layout)
     if sampling.compile:

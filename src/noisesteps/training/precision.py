@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import warnings
 from collections.abc import Iterator
@@ -13,11 +12,10 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from noisesteps.devices import DTYPES, memory_format
+from noisesteps.devices import DTYPES, memory_format, warn_if_slow
 from noisesteps.errors import ConfigError
 from noisesteps.training.optimizer import Adam
 
-logger = logging.getLogger("noisesteps.training")
 # Far below what a healthy training ever needs: about 30 skipped updates in a row.
 SMALLEST_SCALE = 1e-4
 
@@ -51,10 +49,7 @@ class Precision:
                 f"training.precision: {name} cannot be used on {device} with this "
                 "build of PyTorch; choose another of fp16, bf16 and fp32."
             )
-        if name == "fp16" and device.type == "cpu":
-            logger.warning(
-                "training.precision fp16 is slow on the CPU; fp32 and bf16 are faster."
-            )
+        warn_if_slow(device, name, "training.precision")
         self.memory_format = memory_format(device, self.dtype, training=True)
         self.scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
 
