@@ -16,7 +16,7 @@ def slower(
 
     Rows are matched by name and by whether they were measured on one thread: another
     machine has other names and other numbers of threads. Where an earlier result is of
-    several machines, the same one counts, or else the last. A ratio counts as fallen
+    several machines, the same one counts, or else the first. A ratio counts as fallen
     only where its whole interval of quartiles did, so that a noisy row raises no alarm.
 
     Parameters
@@ -34,7 +34,7 @@ def slower(
         If no row of the two results is the same.
     """
     earlier = {}
-    for row in baseline:
+    for row in reversed(list(baseline)):
         if row.ratio is not None:
             earlier[_match(row)] = earlier[_match(row), row.device] = row
     pairs = [

@@ -1,4 +1,4 @@
-"""Rows as a table: on the terminal, and in Markdown between two markers of a page."""
+"""Rows as tables: on the terminal, and in Markdown between the markers of a page."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from benchmarks import whole_study
 from benchmarks.rows import Row
 from noisesteps.files import write_text
 
-BEGIN = "<!-- benchmarks: begin -->"
-END = "<!-- benchmarks: end -->"
+# The tables are named `benchmarks` and `study`.
+BEGIN = "<!-- {}: begin -->"
+END = "<!-- {}: end -->"
 HEADINGS = (
     "work",
     "beside",
@@ -73,19 +75,23 @@ def markdown(rows: list[Row]) -> str:
 
 
 def into_page(page: Path, rows: list[Row]) -> None:
-    """Write the table between the two markers of a Markdown page.
+    """Write the tables between the markers of a Markdown page.
 
     Raises
     ------
     ValueError
-        If the page has not exactly one pair of markers.
+        If the page has not exactly one pair of markers of each table.
     """
     text = page.read_text(encoding="utf-8")
-    before, *rest = text.split(BEGIN)
-    if len(rest) != 1 or rest[0].count(END) != 1:
-        raise ValueError(f"{page} needs one line {BEGIN} and, below it, one {END}.")
-    after = rest[0].split(END)[1]
-    write_text(page, f"{before}{BEGIN}\n\n{markdown(rows).strip()}\n\n{END}{after}")
+    tables = {"benchmarks": markdown(rows), "study": whole_study.markdown(rows)}
+    for name, table in tables.items():
+        begin, end = BEGIN.format(name), END.format(name)
+        before, *rest = text.split(begin)
+        if len(rest) != 1 or rest[0].count(end) != 1:
+            raise ValueError(f"{page} needs one line {begin} and, below it, one {end}.")
+        after = rest[0].split(end)[1]
+        text = f"{before}{begin}\n\n{table.strip()}\n\n{end}{after}"
+    write_text(page, text)
 
 
 def cells(row: Row) -> list[str]:

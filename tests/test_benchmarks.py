@@ -17,7 +17,16 @@ from diffusers import UNet2DModel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks import check, frechet, networks, orchestration, peak, peers, table
+from benchmarks import (
+    check,
+    frechet,
+    networks,
+    orchestration,
+    peak,
+    peers,
+    table,
+    whole_study,
+)
 from benchmarks.__main__ import main
 from benchmarks.convolutions import convolutions
 from benchmarks.groups import GROUPS
@@ -38,6 +47,9 @@ TINY = Settings(
     precisions=("fp32", "bf16"),
     seconds=0.0,
 )
+ROOT = Path(__file__).parents[1]
+PAGE, BASELINE = ROOT / "docs/performance.md", ROOT / "benchmarks/baseline.json"
+STUDY = [mark.format("study") for mark in (table.BEGIN, table.END)]
 SECONDS = st.floats(1e-6, 1e3)
 
 
@@ -150,11 +162,12 @@ def test_the_table_says_what_was_met_and_what_was_not():
 
 def test_the_table_goes_between_the_markers(tmp_path):
     page = tmp_path / "page.md"
-    page.write_text(f"before\n\n{table.BEGIN}\nold\n{table.END}\n\nafter\n")
+    marks = [mark.format("benchmarks") for mark in (table.BEGIN, table.END)]
+    page.write_text("before\n\n{}\nold\n{}\n\nafter\n{}{}\n".format(*marks, *STUDY))
     table.into_page(page, [a_row(note="a note")])
     table.into_page(page, [a_row(note="a note")])
     text = page.read_text()
-    assert text.startswith("before\n\n") and text.endswith("\n\nafter\n")
+    assert text.startswith("before\n\n") and "\n\nafter\n" in text
     assert "old" not in text
     assert text.count("| diffusers |") == 1
     assert "a processor" in text and "a note" in text
@@ -170,15 +183,57 @@ def test_a_page_has_a_table_for_each_machine():
 
 def test_a_page_without_markers_is_left_alone(tmp_path):
     page = tmp_path / "page.md"
-    page.write_text(f"{table.END}\n{table.BEGIN}\n")
+    page.write_text("{1}\n{0}\n".format(*STUDY))
     with pytest.raises(ValueError, match="needs one line"):
         table.into_page(page, [a_row()])
-    assert page.read_text() == f"{table.END}\n{table.BEGIN}\n"
+    assert page.read_text() == "{1}\n{0}\n".format(*STUDY)
 
 
-def test_the_committed_page_has_its_markers():
-    text = (Path(__file__).parents[1] / "docs/performance.md").read_text()
-    assert text.count(table.BEGIN) == text.count(table.END) == 1
+def test_the_committed_page_has_the_tables_of_the_committed_result():
+    text, rows = PAGE.read_text(), table.read(BASELINE)
+    assert table.markdown(rows) in text
+    assert whole_study.markdown(rows) in text
+
+
+# The whole study
+
+
+def test_the_whole_study_is_counted_as_the_dissertation_ran_it():
+    """60 models, 50 epochs; 128 images in 100 to 2,000 steps from each."""
+    whole = whole_study.amounts(ROOT / "config/config.yaml")
+    assert whole.models == 60
+    assert whole.trained == 20 * 50 * (7169 + 1000 + 14000)
+    assert whole.denoised == 3 * 128 * sum(range(100, 2001, 100))
+
+
+def test_the_whole_study_takes_its_steps_times_what_one_takes(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    rows = [
+        replace(a_row("training-fp32-diffusers"), ours_s=16.0, peer_s=32.0),
+        replace(a_row("sampling-128-fp32-diffusers"), ours_s=128.0, peer_s=128.0),
+        replace(a_row("training-bf16-diffusers"), ours_s=1.0, peer_s=1.0),
+        replace(a_row("training-fp32-lucidrains"), ours_s=1.0, peer_s=1.0),
+    ]
+    *_, line = whole_study.markdown(rows).splitlines()
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    training, sampling = 22_169_000 / 3600, 8_064_000 / 3600
+    assert cells == [
+        "a processor", "small-32, 32×32", "fp32", "1",
+        *(f"{hours:,.0f} h" for hours in (
+            training, sampling, training + sampling, 2 * training + sampling)),
+    ]  # fmt: skip
+
+
+def test_the_page_tells_the_operations_of_the_whole_study():
+    whole = whole_study.amounts(ROOT / "config/config.yaml")
+    full = replace(TINY, preset="ddpm-113m", image_size=128)
+    each = [peak.operations(full, "ours", 1, training) for training in (True, False)]
+    asked = [whole.trained * each[0], whole.denoised * each[1]]
+    text = PAGE.read_text()
+    for image, together in zip(each, asked, strict=True):
+        assert f"| {image / 1e9:.0f} GFLOP | {together / 1e18:.2f} EFLOP |" in text
+    assert f"{sum(asked) / 1e18:.2f} EFLOP" in text
+    assert f"{sum(asked) / 1e12 / 3600:,.0f} hours" in text
 
 
 # The check
@@ -200,7 +255,7 @@ def test_the_check_compares_no_times_and_no_other_number_of_threads():
 
 
 def test_the_check_prefers_the_same_machine_in_an_earlier_result_of_several():
-    baseline = [a_row(ratio=1.0), replace(a_row(ratio=3.0), device="another")]
+    baseline = [replace(a_row(ratio=3.0), device="another"), a_row(ratio=1.0)]
     assert check.slower([a_row(ratio=1.0)], baseline) == []
     third = replace(a_row(ratio=1.0), device="a third")
     assert len(check.slower([third], baseline)) == 1
