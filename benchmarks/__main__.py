@@ -57,7 +57,7 @@ def main() -> None:
     type=click.Path(path_type=Path),
     default=RESULT,
     show_default=True,
-    help="Where the result goes; with --rows, the other rows of the file stay.",
+    help="Where the result goes; rows of the file that are not measured again stay.",
 )
 def run(
     device: str,
@@ -71,7 +71,7 @@ def run(
     rows: list[Row] = []
     for settings in _all_settings(device, threads, rounds):
         rows += _measure(settings, chosen, _thread_counts(threads)[-1])
-    kept = table.read(path) if len(chosen) < len(GROUPS) and path.exists() else []
+    kept = table.read(path) if path.exists() else []
     table.write(path, table.merge(kept, rows))
     click.echo(f"\n{table.plain(rows)}\n\nWritten to {path}")
 

@@ -52,7 +52,7 @@ def _match(row: Row) -> tuple[str, str, bool]:
 
 
 def _fell(new: Row, old: Row, tolerance: float) -> bool:
-    best = new.ratio if new.ratio_high is None else new.ratio_high
+    best = max(new.ratio, new.ratio_high or new.ratio)
     return best < old.ratio * (1 - tolerance)
 
 

@@ -1,6 +1,7 @@
-"""The convolutions of our network and nothing else: a bound on every program's speed.
+"""The convolutions of our network and nothing else.
 
-Whatever a program does better, it asks PyTorch for these convolutions.
+A bound on programs that call PyTorch's convolutions as they are, with no weights that
+were reordered beforehand.
 """
 
 from __future__ import annotations

@@ -261,6 +261,11 @@ def test_the_check_prefers_the_same_machine_in_an_earlier_result_of_several():
     assert len(check.slower([third], baseline)) == 1
 
 
+def test_an_unchanged_ratio_raises_no_alarm_whatever_its_quartiles():
+    odd = a_row(ratio=2.0, ratio_low=1.4, ratio_high=1.5)
+    assert check.slower([odd], [a_row(ratio=2.0)]) == []
+
+
 def test_a_noisy_row_raises_no_alarm():
     noisy = a_row(ratio=1.5, ratio_low=1.0, ratio_high=2.2)
     assert check.slower([noisy], [a_row()]) == []
@@ -294,6 +299,15 @@ def test_every_group_leads_to_a_function():
     for group in GROUPS.values():
         module = import_module(f"benchmarks.{group.module}")
         assert callable(getattr(module, group.function))
+
+
+def test_what_is_not_measured_again_stays_in_the_result(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    path = tmp_path / "speed.json"
+    table.write(path, [a_row()])
+    result = CliRunner().invoke(main, ["run", "--device", "cuda", "--json", str(path)])
+    assert result.exit_code == 0
+    assert table.read(path) == [a_row()]
 
 
 def test_unknown_rows_are_refused_by_name():
