@@ -33,12 +33,12 @@ def slower(
     ValueError
         If no row of the two results is the same.
     """
-    earlier = {}
-    for row in reversed(list(baseline)):
+    earlier: dict[tuple, list[Row]] = {}
+    for row in baseline:
         if row.ratio is not None:
-            earlier[_match(row)] = earlier[_match(row), row.device] = row
+            earlier.setdefault(_match(row), []).append(row)
     pairs = [
-        (row, earlier.get((_match(row), row.device), earlier[_match(row)]))
+        (row, min(earlier[_match(row)], key=lambda old: old.device != row.device))
         for row in rows
         if row.ratio is not None and _match(row) in earlier
     ]
@@ -57,8 +57,7 @@ def _fell(new: Row, old: Row, tolerance: float) -> bool:
 
 
 def _sentence(new: Row, old: Row) -> str:
-    threads = "1 thread" if new.threads == 1 else f"{new.threads} threads"
     return (
-        f"{new.name} ({threads}) became slower: {new.ratio:.3g}× its peer, "
+        f"{new.name} ({new.thread_count}) became slower: {new.ratio:.3g}× its peer, "
         f"{new.peer}, and {old.ratio:.3g}× before."
     )

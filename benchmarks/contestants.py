@@ -18,7 +18,7 @@ from benchmarks.settings import Settings
 from benchmarks.timing import Work
 from noisesteps.devices import keep_freed_memory
 
-OURS = ("ours", "convolutions")
+LIMIT = "convolutions"  # the contestant that does nothing else
 PROCESSES = multiprocessing.get_context("spawn")
 
 
@@ -82,7 +82,7 @@ def _contend(
 ) -> None:
     """Do the work as often as the pipe says, until it says 0."""
     torch.set_num_threads(settings.threads)
-    if program in OURS:
+    if program in ("ours", LIMIT):
         keep_freed_memory()  # as every stage does
     work = make_work(settings, contest, program, precision)
     pipe.send(work.units)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import nn
@@ -29,8 +30,14 @@ def convolutions(
     come in the layout that they are wanted in: all of that costs a program time.
     """
     calls = [
-        # The network's input wants no gradient.
-        _fastest(settings, layer, shape, precision, index > 0 if training else None)
+        _fastest(
+            settings.on,
+            # The network's input wants no gradient.
+            partial(_there_and_back, to_input=index > 0) if training else _there,
+            layer,
+            shape,
+            DTYPES[precision],
+        )
         for index, (layer, shape) in enumerate(layers(settings, batch))
     ]
 
@@ -56,57 +63,32 @@ def layers(settings: Settings, batch: int) -> list[tuple[nn.Conv2d, torch.Size]]
 
 
 def _fastest(
-    settings: Settings,
-    layer: nn.Conv2d,
-    shape: torch.Size,
-    precision: str,
-    to_input: bool | None,
-) -> Callable[[], object]:
-    """Return the call of a convolution in the faster layout.
-
-    Parameters
-    ----------
-    to_input
-        Whether the gradient goes on to the input; None computes no gradients.
-    """
-    calls = [
-        _call(settings.on, layer, shape, DTYPES[precision], layout, to_input)
-        for layout in LAYOUTS
-    ]
-    return min(calls, key=lambda call: _seconds(call, settings.on))
-
-
-def _call(
     device: torch.device,
+    make: Callable[[nn.Conv2d, torch.Tensor], Callable[[], object]],
     layer: nn.Conv2d,
     shape: torch.Size,
     dtype: torch.dtype,
-    layout: torch.memory_format,
-    to_input: bool | None,
 ) -> Callable[[], object]:
-    own = nn.Conv2d(
-        layer.in_channels,
-        layer.out_channels,
-        layer.kernel_size,
-        layer.stride,
-        layer.padding,
-    ).to(device, dtype, memory_format=layout)
-    x = torch.randn(shape, device=device).to(dtype, memory_format=layout)
-    if to_input is None:
-        return torch.no_grad()(lambda: own(x))
-    x.requires_grad_(to_input)
-    gradient = torch.randn_like(own(x))
-
-    def there_and_back() -> None:
-        for leaf in (x, *own.parameters()):
-            leaf.grad = None
-        own(x).backward(gradient)
-
-    return there_and_back
+    """Return what `make` makes of a convolution and its input in the faster layout."""
+    calls = []
+    for layout in LAYOUTS:
+        own = nn.Conv2d(
+            layer.in_channels,
+            layer.out_channels,
+            layer.kernel_size,
+            layer.stride,
+            layer.padding,
+        ).to(device, dtype, memory_format=layout)
+        x = torch.randn(shape, device=device).to(dtype, memory_format=layout)
+        calls.append(make(own, x))
+    return min(calls, key=lambda call: _seconds(call, device))
 
 
 def _seconds(call: Callable[[], object], device: torch.device) -> float:
-    """Return the shortest of a few trials, after one that is not counted."""
+    """Return the shortest of a few trials, after one that is not counted.
+
+    A `Work` collects garbage before each turn, which takes longer than a convolution.
+    """
     call()
     times = []
     for _ in range(TRIALS):
@@ -116,3 +98,21 @@ def _seconds(call: Callable[[], object], device: torch.device) -> float:
         synchronize(device)
         times.append(time.perf_counter() - began)
     return min(times)
+
+
+def _there(layer: nn.Conv2d, x: torch.Tensor) -> Callable[[], object]:
+    return torch.no_grad()(lambda: layer(x))
+
+
+def _there_and_back(
+    layer: nn.Conv2d, x: torch.Tensor, *, to_input: bool
+) -> Callable[[], object]:
+    x.requires_grad_(to_input)
+    gradient = torch.randn_like(layer(x))
+
+    def call() -> None:
+        for leaf in (x, *layer.parameters()):
+            leaf.grad = None
+        layer(x).backward(gradient)
+
+    return call

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Callable
 from dataclasses import replace
 
 from benchmarks import ours
 from benchmarks.peak import operations
 from benchmarks.rows import Row, make_row
 from benchmarks.settings import Settings
-from benchmarks.timing import Work, alternate, compare
+from benchmarks.timing import Work, alternate
 
 # What is timed beside the preset and image size of the other rows.
 VARIANTS = {
@@ -18,42 +20,55 @@ VARIANTS = {
 
 
 def measure(settings: Settings) -> list[Row]:
-    """Return a row for each variant, training and sampling, beside the usual one."""
+    """Return a row for each variant, training and sampling, beside the usual one.
+
+    The rows have no ratio: a smaller one would not be a slower program.
+    """
     precision = settings.precisions[0]
     batch, steps = settings.sampling[0]
+
+    def train(one: Settings) -> Work:
+        return ours.training_step(one, precision)
+
+    def sample(one: Settings) -> Work:
+        return ours.sampling_steps(one, precision, batch, steps)
+
     return [
-        *_rows(settings, precision, settings.batch, None),
-        *_rows(settings, precision, batch, steps),
+        *_rows(settings, "training", precision, settings.batch, train),
+        *_rows(settings, "sampling", precision, batch, sample),
     ]
 
 
 def _rows(
-    settings: Settings, precision: str, batch: int, steps: int | None
+    settings: Settings,
+    kind: str,
+    precision: str,
+    batch: int,
+    make: Callable[[Settings], Work],
 ) -> list[Row]:
-    """Time training, or sampling in so many steps."""
     usual = (settings.preset, settings.image_size)
     conditions = {
         (preset, size): replace(settings, preset=preset, image_size=size)
         for preset, size in (usual, *VARIANTS[settings.on.type])
     }
-    works = {
-        name: _work(one, precision, batch, steps) for name, one in conditions.items()
-    }
+    works = {name: make(one) for name, one in conditions.items()}
     times = alternate(works, settings.rounds, settings.seconds)
+    seconds = {name: statistics.median(values) for name, values in times.items()}
     counts = {
-        name: operations(one, "ours", batch, training=steps is None)
+        name: operations(one, "ours", batch, training=kind == "training")
         for name, one in conditions.items()
     }
-    kind = "training" if steps is None else "sampling"
     return [
         make_row(
             one,
             f"growth-{kind}-{one.preset}-{one.image_size}",
             f"{kind} step, {_title(one)}, batch {batch}, {precision}",
             _title(settings),
-            compare(times[name], times[usual]),
-            note=f"{one.network().parameter_count:,} parameters, "
-            f"{counts[name] / counts[usual]:.2g} times the operations",
+            ours_s=seconds[name],
+            peer_s=seconds[usual],
+            note=f"{seconds[name] / seconds[usual]:.2g} times the time, "
+            f"{counts[name] / counts[usual]:.2g} times the operations, "
+            f"{one.network().parameter_count:,} parameters",
         )
         for name, one in conditions.items()
         if name != usual
@@ -62,9 +77,3 @@ def _rows(
 
 def _title(settings: Settings) -> str:
     return f"{settings.preset}, {settings.image_size}×{settings.image_size}"
-
-
-def _work(settings: Settings, precision: str, batch: int, steps: int | None) -> Work:
-    if steps is None:
-        return ours.training_step(settings, precision)
-    return ours.sampling_steps(settings, precision, batch, steps)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from benchmarks import ours, peers
-from benchmarks.contestants import contestants
+from benchmarks.contestants import LIMIT, contestants
 from benchmarks.convolutions import convolutions
 from benchmarks.peak import operations, peaks
 from benchmarks.rows import Row, make_row
@@ -19,7 +19,6 @@ PEERS = {
     "diffusers": "diffusers",
     "lucidrains": "denoising-diffusion-pytorch",
 }
-LIMIT = "convolutions"  # the contestant that does nothing else
 TRAINING = {
     "ours": ours.training_step,
     "diffusers": peers.diffusers_training_step,

@@ -20,7 +20,7 @@ class Row:
     Attributes
     ----------
     name
-        Names the row for `--rows` and for the comparison with an earlier result.
+        Names the row for the comparison with an earlier result.
     work, peer
         What was timed, and beside what.
     ours_s, peer_s
@@ -74,6 +74,11 @@ class Row:
         if self.goal is None or self.ratio is None:
             return None
         return self.ratio >= self.goal
+
+    @property
+    def thread_count(self) -> str:
+        """The number of threads, in words."""
+        return "1 thread" if self.threads == 1 else f"{self.threads} threads"
 
     @property
     def key(self) -> tuple[str, str, int]:

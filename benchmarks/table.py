@@ -56,8 +56,14 @@ def plain(rows: list[Row]) -> str:
 
 def notes(rows: list[Row]) -> str:
     """Return what else there is to say, a line each."""
+    threads: dict[str, dict[str, str]] = {}
+    for row in rows:
+        if row.note:
+            threads.setdefault(row.work, {}).setdefault(row.note, row.thread_count)
     return "\n".join(
-        dict.fromkeys(f"- {row.work}: {row.note}" for row in rows if row.note)
+        f"- {work}{f', {count}' if len(found) > 1 else ''}: {note}"
+        for work, found in threads.items()
+        for note, count in found.items()
     )
 
 

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 from tabulate import tabulate
 
 from benchmarks.rows import Row
 from benchmarks.settings import Settings, settings_for
-from noisesteps.config import load_study
 from noisesteps.devices import DTYPES
+from noisesteps.tables import published
 
-CONFIG = Path("config/config.yaml")
-# Flowers, butterflies and faces that the dissertation trained on.
-IMAGES = (7169, 1000, 14000)
 HEADINGS = (
     "machine", "network", "precision", "threads",
     "training", "sampling", "both", "diffusers, both",
@@ -41,37 +36,40 @@ class Amounts:
     denoised: int
 
 
-def amounts(config: Path = CONFIG) -> Amounts:
-    """Count what the study asks for: each of its T on each data set."""
-    study = load_study(config)
-    steps = study.diffusion.steps
+def amounts() -> Amounts:
+    """Count what the dissertation's study asked for: each T on each data set."""
+    steps = published.dissertation("generation_time")["steps"].tolist()
+    counts = published.TRAIN_IMAGES.values()
     return Amounts(
-        len(IMAGES) * len(steps),
-        sum(IMAGES) * study.training.epochs * len(steps),
-        study.sampling.images * sum(steps) * len(IMAGES),
+        len(counts) * len(steps),
+        sum(counts) * published.EPOCHS * len(steps),
+        published.IMAGES * sum(steps) * len(counts),
     )
 
 
-def markdown(rows: Iterable[Row]) -> str:
+def markdown(rows: list[Row]) -> str:
     """Return a table of hours: a line for each machine, precision and threads."""
-    found = {(row.device, row.threads, row.name): row for row in rows}
+    whole = amounts()
+    found = {row.key: row for row in rows}
     lines = []
-    for (device, threads, name), training in found.items():
-        settings = settings_for(training.kind, threads, training.rounds)
+    for device, threads, kind in dict.fromkeys(
+        (row.device, row.threads, row.kind) for row in rows
+    ):
+        settings = settings_for(kind, threads, rounds=1)
         batch, _ = settings.sampling[-1]
-        precision = name.removeprefix("training-").removesuffix("-diffusers")
-        sampling = found.get(
-            (device, threads, f"sampling-{batch}-{precision}-diffusers")
-        )
-        if name.startswith("training-") and precision in DTYPES and sampling:
-            lines.append(_line(settings, precision, training, sampling))
+        for precision in DTYPES:
+            pair = [
+                found.get((f"{work}-{precision}-diffusers", device, threads))
+                for work in ("training", f"sampling-{batch}")
+            ]
+            if all(pair):
+                lines.append(_line(whole, settings, precision, *pair))
     return tabulate(lines, HEADINGS, tablefmt="github", disable_numparse=True)
 
 
 def _line(
-    settings: Settings, precision: str, training: Row, sampling: Row
+    whole: Amounts, settings: Settings, precision: str, training: Row, sampling: Row
 ) -> tuple[str, ...]:
-    whole = amounts()
     updates = whole.trained / settings.batch
     steps = whole.denoised / settings.sampling[-1][0]
     ours = (updates * training.ours_s, steps * sampling.ours_s)

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from benchmarks import (
     check,
     frechet,
+    growth,
     networks,
     orchestration,
     peak,
@@ -163,11 +164,11 @@ def test_the_table_says_what_was_met_and_what_was_not():
 def test_the_table_goes_between_the_markers(tmp_path):
     page = tmp_path / "page.md"
     marks = [mark.format("benchmarks") for mark in (table.BEGIN, table.END)]
-    page.write_text("before\n\n{}\nold\n{}\n\nafter\n{}{}\n".format(*marks, *STUDY))
+    page.write_text("before\n\n{}\n{}\n{}\nold\n{}\n\nafter\n".format(*STUDY, *marks))
     table.into_page(page, [a_row(note="a note")])
     table.into_page(page, [a_row(note="a note")])
     text = page.read_text()
-    assert text.startswith("before\n\n") and "\n\nafter\n" in text
+    assert text.startswith("before\n\n") and text.endswith("\n\nafter\n")
     assert "old" not in text
     assert text.count("| diffusers |") == 1
     assert "a processor" in text and "a note" in text
@@ -191,8 +192,20 @@ def test_a_page_without_markers_is_left_alone(tmp_path):
 
 def test_the_committed_page_has_the_tables_of_the_committed_result():
     text, rows = PAGE.read_text(), table.read(BASELINE)
-    assert table.markdown(rows) in text
-    assert whole_study.markdown(rows) in text
+    for name, written in (("benchmarks", table), ("study", whole_study)):
+        begin, end = table.BEGIN.format(name), table.END.format(name)
+        assert text.count(begin) == text.count(end) == 1
+        assert f"{begin}\n\n{written.markdown(rows).strip()}\n\n{end}" in text
+
+
+def test_notes_say_their_threads_where_they_differ_by_them():
+    rows = [a_row(note="alike"), a_row(note="alike", threads=2)]
+    assert table.notes(rows) == "- training step: alike"
+    rows = [a_row(note="slow"), a_row(note="fast", threads=2)]
+    assert table.notes(rows).splitlines() == [
+        "- training step, 1 thread: slow",
+        "- training step, 2 threads: fast",
+    ]
 
 
 # The whole study
@@ -200,14 +213,13 @@ def test_the_committed_page_has_the_tables_of_the_committed_result():
 
 def test_the_whole_study_is_counted_as_the_dissertation_ran_it():
     """60 models, 50 epochs; 128 images in 100 to 2,000 steps from each."""
-    whole = whole_study.amounts(ROOT / "config/config.yaml")
+    whole = whole_study.amounts()
     assert whole.models == 60
     assert whole.trained == 20 * 50 * (7169 + 1000 + 14000)
     assert whole.denoised == 3 * 128 * sum(range(100, 2001, 100))
 
 
-def test_the_whole_study_takes_its_steps_times_what_one_takes(monkeypatch):
-    monkeypatch.chdir(ROOT)
+def test_the_whole_study_takes_its_steps_times_what_one_takes():
     rows = [
         replace(a_row("training-fp32-diffusers"), ours_s=16.0, peer_s=32.0),
         replace(a_row("sampling-128-fp32-diffusers"), ours_s=128.0, peer_s=128.0),
@@ -225,7 +237,7 @@ def test_the_whole_study_takes_its_steps_times_what_one_takes(monkeypatch):
 
 
 def test_the_page_tells_the_operations_of_the_whole_study():
-    whole = whole_study.amounts(ROOT / "config/config.yaml")
+    whole = whole_study.amounts()
     full = replace(TINY, preset="ddpm-113m", image_size=128)
     each = [peak.operations(full, "ours", 1, training) for training in (True, False)]
     asked = [whole.trained * each[0], whole.denoised * each[1]]
@@ -377,6 +389,18 @@ def test_a_tiny_real_comparison(monkeypatch):
         assert row.ratio == pytest.approx(row.peer_s / row.ours_s)
         assert row.ours_s > 0 and row.ours_share > 0
         assert (row.ratio_limit is not None) is ("diffusers" in row.name)
+
+
+def test_growth_has_no_ratio_that_a_faster_step_could_spoil(monkeypatch):
+    monkeypatch.setitem(growth.VARIANTS, "cpu", (("tiny", 16),))
+    training, sampling = growth.measure(TINY)
+    assert (training.name, sampling.name) == (
+        "growth-training-tiny-16",
+        "growth-sampling-tiny-16",
+    )
+    for row in (training, sampling):
+        assert row.ratio is None
+        assert f"{row.ours_s / row.peer_s:.2g} times the time" in row.note
 
 
 def test_the_fréchet_distances_that_are_timed_are_the_same():
