@@ -17,7 +17,9 @@ def slower(
     Rows are matched by name and by whether they were measured on one thread: another
     machine has other names and other numbers of threads. Where an earlier result is of
     several machines, the same one counts, or else the first. A ratio counts as fallen
-    only where its whole interval of quartiles did, so that a noisy row raises no alarm.
+    only where its whole interval of quartiles did, so that a noisy row raises no alarm;
+    and beside a peer of our own, which may have become faster, only where its goal is
+    no longer met.
 
     Parameters
     ----------
@@ -52,6 +54,8 @@ def _match(row: Row) -> tuple[str, str, bool]:
 
 
 def _fell(new: Row, old: Row, tolerance: float) -> bool:
+    if new.own_peer:
+        return bool(old.met) and not new.met
     best = max(new.ratio, new.ratio_high or new.ratio)
     return best < old.ratio * (1 - tolerance)
 

@@ -18,7 +18,7 @@ from benchmarks.settings import Settings
 from benchmarks.timing import Work
 from noisesteps.devices import keep_freed_memory
 
-LIMIT = "convolutions"  # the contestant that does nothing else
+BOUNDS = ("convolutions", "layers")  # contestants that do nothing else: layers.py
 PROCESSES = multiprocessing.get_context("spawn")
 
 
@@ -82,7 +82,7 @@ def _contend(
 ) -> None:
     """Do the work as often as the pipe says, until it says 0."""
     torch.set_num_threads(settings.threads)
-    if program in ("ours", LIMIT):
+    if program in ("ours", *BOUNDS):
         keep_freed_memory()  # as every stage does
     work = make_work(settings, contest, program, precision)
     pipe.send(work.units)

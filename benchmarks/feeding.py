@@ -54,6 +54,7 @@ def _feeding(settings: Settings, precision: str) -> list[Row]:
             f"batch of {settings.batch}: choose, flip, normalise",
             step,
             compare(without, times["step"]),
+            own_peer=True,
             goal=100.0,
             goal_text="≤ 1 % of it",
             note="the batch's time less that of drawing its noise",
@@ -64,6 +65,7 @@ def _feeding(settings: Settings, precision: str) -> list[Row]:
             f"the same and its noise, batch of {settings.batch}",
             step,
             compare(times["batch"], times["step"]),
+            own_peer=True,
         ),
     ]
 

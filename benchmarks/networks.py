@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
-from benchmarks import ours, peers
-from benchmarks.contestants import LIMIT, contestants
-from benchmarks.convolutions import convolutions
+from benchmarks.contestants import BOUNDS, contestants
 from benchmarks.peak import operations, peaks
 from benchmarks.rows import Row, make_row
 from benchmarks.settings import Settings
@@ -19,15 +19,30 @@ PEERS = {
     "diffusers": "diffusers",
     "lucidrains": "denoising-diffusion-pytorch",
 }
+
+
+def _later(module: str, function: str) -> Callable[..., Work]:
+    """Return what makes a work, and imports only then what that needs.
+
+    Each contestant's process makes one, and is spared the others' libraries.
+    """
+
+    def make(*arguments: Any, **keywords: Any) -> Work:
+        found = importlib.import_module(f"benchmarks.{module}")
+        return getattr(found, function)(*arguments, **keywords)
+
+    return make
+
+
 TRAINING = {
-    "ours": ours.training_step,
-    "diffusers": peers.diffusers_training_step,
-    "lucidrains": peers.lucidrains_training_step,
+    "ours": _later("ours", "training_step"),
+    "diffusers": _later("peers", "diffusers_training_step"),
+    "lucidrains": _later("peers", "lucidrains_training_step"),
 }
 SAMPLING = {
-    "ours": ours.sampling_steps,
-    "diffusers": peers.diffusers_sampling_steps,
-    "lucidrains": peers.lucidrains_sampling_steps,
+    "ours": _later("ours", "sampling_steps"),
+    "diffusers": _later("peers", "diffusers_sampling_steps"),
+    "lucidrains": _later("peers", "lucidrains_sampling_steps"),
 }
 # The least ratio that is wanted, by device, ours and the peer's precision.
 TRAINING_GOALS = {
@@ -85,11 +100,7 @@ def contests(settings: Settings) -> dict[str, Contest]:
             settings.batch,
             True,
             {name: partial(make, settings) for name, make in TRAINING.items()}
-            | {
-                LIMIT: partial(
-                    convolutions, settings, batch=settings.batch, training=True
-                )
-            },
+            | _bounds(settings, settings.batch, training=True),
             TRAINING_GOALS,
         ),
         "recomputed": Contest(
@@ -97,7 +108,7 @@ def contests(settings: Settings) -> dict[str, Contest]:
             f"training step, {network}, batch {settings.batch}, recomputing",
             settings.batch,
             True,
-            {"ours": partial(ours.training_step, settings, recompute=True)},
+            {"ours": partial(TRAINING["ours"], settings, recompute=True)},
             {},
         ),
     }
@@ -112,10 +123,19 @@ def contests(settings: Settings) -> dict[str, Contest]:
                 program: partial(make, settings, batch=batch, steps=steps)
                 for program, make in SAMPLING.items()
             }
-            | {LIMIT: partial(convolutions, settings, batch=batch, training=False)},
+            | _bounds(settings, batch, training=False),
             SAMPLING_GOALS,
         )
     return found
+
+
+def _bounds(
+    settings: Settings, batch: int, *, training: bool
+) -> dict[str, Callable[[str], Work]]:
+    return {
+        name: partial(_later("layers", name), settings, batch=batch, training=training)
+        for name in BOUNDS
+    }
 
 
 def training(settings: Settings) -> list[Row]:
@@ -175,7 +195,7 @@ def _run(settings: Settings, contest: Contest) -> list[Row]:
             f"{contest.title}, {mine}",
             f"{PEERS[program]}, {theirs}",
             compare(times["ours", mine], times[program, theirs]),
-            ratio_limit=_limit(times, program, mine, theirs),
+            **_limits(times, program, mine, theirs),
             goal=goal,
             goal_text=f"≥ {goal:g}×" if goal else "",
             ours_share=shares["ours", mine],
@@ -187,13 +207,16 @@ def _run(settings: Settings, contest: Contest) -> list[Row]:
     ]
 
 
-def _limit(
+def _limits(
     times: Mapping[tuple[str, str], list[float]], program: str, mine: str, theirs: str
-) -> float | None:
-    """Return the ratio of the convolutions alone, to a peer of the same layers."""
+) -> dict[str, float]:
+    """Return the ratios of the bounds, beside a peer of the same layers."""
     if program != "diffusers":
-        return None
-    return compare(times[LIMIT, mine], times[program, theirs]).ratio
+        return {}
+    return {
+        f"ratio_{name}": compare(times[name, mine], times[program, theirs]).ratio
+        for name in BOUNDS
+    }
 
 
 def _pair(mine: str, theirs: str) -> str:
@@ -226,7 +249,7 @@ def _shares(
     """Return the part of the matrix-multiply peak that each reached."""
     reached = {}
     for (program, precision), seconds in times.items():
-        if program == LIMIT:
+        if program in BOUNDS:
             continue
         count = operations(settings, program, contest.batch, contest.training)
         middle = compare(seconds, seconds).ours_s

@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import peers
 from benchmarks.rows import Row, make_row
 from benchmarks.settings import Settings
 from benchmarks.timing import Work, alternate, best
@@ -101,6 +100,8 @@ def operations(settings: Settings, peer: str, batch: int, training: bool) -> int
     peer
         `lucidrains`, or anything else for ours and diffusers'.
     """
+    from benchmarks import peers  # whose libraries take seconds to import
+
     meta = torch.device("meta")
     network: nn.Module
     if peer == "lucidrains":

@@ -23,6 +23,8 @@ class Row:
         Names the row for the comparison with an earlier result.
     work, peer
         What was timed, and beside what.
+    own_peer
+        Whether the peer is ours too, so that a lower ratio may be a faster peer.
     ours_s, peer_s
         Seconds of one unit of the work: medians over the rounds.
     ratio
@@ -33,8 +35,9 @@ class Row:
         The goal as it was set.
     ratio_low, ratio_high
         Quartiles of the rounds' own ratios.
-    ratio_limit
-        The ratio if all but the convolutions took no time.
+    ratio_convolutions, ratio_layers
+        The ratio if all but the convolutions took no time, or all but the layers and
+        the optimiser.
     ours_share, peer_share
         Part of the matrix-multiply peak of the same precision and threads that was
         reached, from PyTorch's count of operations.
@@ -49,6 +52,7 @@ class Row:
     name: str
     work: str
     peer: str | None = None
+    own_peer: bool = False
     ours_s: float | None = None
     peer_s: float | None = None
     ratio: float | None = None
@@ -56,7 +60,8 @@ class Row:
     goal_text: str = ""
     ratio_low: float | None = None
     ratio_high: float | None = None
-    ratio_limit: float | None = None
+    ratio_convolutions: float | None = None
+    ratio_layers: float | None = None
     ours_share: float | None = None
     peer_share: float | None = None
     ours_bytes: int | None = None

@@ -24,6 +24,7 @@ HEADINGS = (
     "ratio (quartiles)",
     "goal",
     "convolutions alone",
+    "layers alone",
     "of peak",
     "memory",
 )
@@ -110,7 +111,8 @@ def cells(row: Row) -> list[str]:
         duration(row.peer_s),
         _ratio(row),
         _goal(row),
-        f"{_three(row.ratio_limit)}×" if row.ratio_limit else "",
+        _times(row.ratio_convolutions),
+        _times(row.ratio_layers),
         _pair(row.ours_share, row.peer_share, lambda share: f"{share:.0%}"),
         _pair(row.ours_bytes, row.peer_bytes, lambda size: f"{size / 1e9:.2f} GB"),
     ]
@@ -127,10 +129,14 @@ def duration(seconds: float | None) -> str:
 def _ratio(row: Row) -> str:
     if row.ratio is None:
         return ""
-    text = f"{_three(row.ratio)}×"
+    text = _times(row.ratio)
     if row.ratio_low is not None and row.ratio_high is not None:
         text += f" ({_three(row.ratio_low)}–{_three(row.ratio_high)})"
     return text
+
+
+def _times(ratio: float | None) -> str:
+    return f"{_three(ratio)}×" if ratio else ""
 
 
 def _three(value: float) -> str:

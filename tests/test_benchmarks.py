@@ -21,6 +21,7 @@ from benchmarks import (
     check,
     frechet,
     growth,
+    layers,
     networks,
     orchestration,
     peak,
@@ -29,12 +30,13 @@ from benchmarks import (
     whole_study,
 )
 from benchmarks.__main__ import main
-from benchmarks.convolutions import convolutions
 from benchmarks.groups import GROUPS
 from benchmarks.rows import Row, make_row
 from benchmarks.settings import Settings, settings_for
 from benchmarks.timing import Work, alternate, compare, quartiles
+from noisesteps.devices import DTYPES
 from noisesteps.evaluation import Statistics, frechet_distance
+from noisesteps.models.blocks import Upsample
 
 CPU = torch.device("cpu")
 TINY = Settings(
@@ -278,6 +280,14 @@ def test_an_unchanged_ratio_raises_no_alarm_whatever_its_quartiles():
     assert check.slower([odd], [a_row(ratio=2.0)]) == []
 
 
+def test_a_faster_peer_of_our_own_raises_no_alarm_until_the_goal_is_missed():
+    before = a_row(ratio=900.0, goal=100.0, own_peer=True)
+    assert check.slower([replace(before, ratio=500.0)], [before]) == []
+    assert len(check.slower([replace(before, ratio=99.0)], [before])) == 1
+    without = replace(before, goal=None)
+    assert check.slower([replace(without, ratio=500.0)], [without]) == []
+
+
 def test_a_noisy_row_raises_no_alarm():
     noisy = a_row(ratio=1.5, ratio_low=1.0, ratio_high=2.2)
     assert check.slower([noisy], [a_row()]) == []
@@ -358,14 +368,47 @@ def test_the_convolutions_alone_are_those_of_the_network(training):
 
     network, t = TINY.network(), torch.zeros(4, dtype=torch.int64)
     x = torch.zeros(4, 3, 8, 8)
+    alone = layers.found(TINY, layers.CONVOLUTIONS, 4)
 
     def whole():
         predicted = network(x, t)
         if training:
             predicted.sum().backward()
 
-    alone = convolutions(TINY, "fp32", batch=4, training=training)
-    assert operations(alone.call) == operations(whole) > 0
+    def one_by_one():
+        for layer in alone:
+            result = layer(torch.zeros(layer.shape, requires_grad=not layer.first))
+            if training:
+                result.sum().backward()
+
+    assert operations(one_by_one) == operations(whole) > 0
+
+
+def test_the_layers_alone_are_all_of_the_network():
+    found = [type(layer.module) for layer in layers.found(TINY, layers.LAYERS, 4)]
+    modules = list(TINY.network().modules())
+    upsamplers = sum(isinstance(module, Upsample) for module in modules)
+    for kind in layers.LAYERS:
+        expected = sum(isinstance(module, kind) for module in modules)
+        if kind is torch.nn.Conv2d:
+            expected -= upsamplers  # theirs are within
+        assert found.count(kind) == expected > 0
+
+
+@pytest.mark.parametrize(("training", "ways"), [(True, 2), (False, 3)])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_each_layer_is_done_in_its_fastest_way(training, ways, precision, monkeypatch):
+    took = {}
+
+    def seconds(call, device):
+        call()
+        return took.setdefault(call, -len(took) % ways)
+
+    monkeypatch.setattr(layers, "_seconds", seconds)
+    chosen = layers._calls(TINY, DTYPES[precision], layers.LAYERS, 2, training)
+    assert [took[call] for call in chosen] == [0] * len(chosen)
+    assert len(took) == ways * len(chosen)
+    layers.layers(TINY, precision, batch=2, training=training).seconds(1)
 
 
 def test_the_peers_networks_are_of_our_size():
@@ -388,7 +431,8 @@ def test_a_tiny_real_comparison(monkeypatch):
     for row in rows:
         assert row.ratio == pytest.approx(row.peer_s / row.ours_s)
         assert row.ours_s > 0 and row.ours_share > 0
-        assert (row.ratio_limit is not None) is ("diffusers" in row.name)
+        for bound in (row.ratio_convolutions, row.ratio_layers):
+            assert (bound is not None) is ("diffusers" in row.name)
 
 
 def test_growth_has_no_ratio_that_a_faster_step_could_spoil(monkeypatch):

@@ -148,29 +148,24 @@ def test_a_device_says_what_it_is():
 
 
 @pytest.mark.parametrize(
-    ("device", "dtype", "training", "units", "vectors", "last"),
+    ("device", "dtype", "training", "vectors", "last"),
     [
-        ("cuda", torch.bfloat16, True, False, "AVX512", True),
-        ("cuda", torch.float16, False, False, "AVX512", True),
-        ("cuda", torch.float32, False, True, "AVX2", False),
-        ("cpu", torch.bfloat16, False, True, "AVX512", True),
-        ("cpu", torch.bfloat16, False, False, "AVX2", False),
-        ("cpu", torch.bfloat16, True, True, "AVX512", False),
-        ("cpu", torch.float16, False, True, "AVX2", False),
-        ("cpu", torch.float32, False, True, "AVX512", False),
-        ("cpu", torch.float32, False, False, "DEFAULT", False),
-        ("cpu", torch.float32, False, False, "AVX2", True),
-        ("cpu", torch.float32, True, False, "AVX2", True),
-        ("mps", torch.float32, True, False, "AVX2", False),
+        ("cuda", torch.bfloat16, True, "AVX512", True),
+        ("cuda", torch.float16, False, "AVX512", True),
+        ("cuda", torch.float32, False, "AVX2", False),
+        ("cpu", torch.bfloat16, False, "AVX512", True),
+        ("cpu", torch.float16, False, "AVX2", True),
+        ("cpu", torch.float32, False, "DEFAULT", True),
+        ("cpu", torch.bfloat16, True, "AVX512", False),
+        ("cpu", torch.float32, True, "AVX512", False),
+        ("cpu", torch.float32, True, "AVX2", True),
+        ("mps", torch.float32, True, "AVX2", False),
+        ("mps", torch.float32, False, "AVX2", False),
     ],
 )
 def test_channels_lie_side_by_side_where_that_is_faster(
-    device, dtype, training, units, vectors, last, monkeypatch
+    device, dtype, training, vectors, last, monkeypatch
 ):
-    capabilities = {"amx_bf16": units}
-    monkeypatch.setattr(
-        torch.cpu, "get_capabilities", lambda: capabilities, raising=False
-    )
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: vectors)
     layout = devices.memory_format(torch.device(device), dtype, training=training)
     expected = torch.channels_last if last else torch.contiguous_format

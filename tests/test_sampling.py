@@ -37,22 +37,17 @@ class OptimalNetwork(nn.Module):
         self.alpha_bar = diffusion.alpha_bar
         self.disturbance = disturbance
 
-    def embed_timesteps(self, timesteps):
-        embedding = timesteps[:, None].double()
-        if self.disturbance:
-            rows = self.disturbance.embed_timesteps(timesteps)
-            embedding = torch.cat([embedding, rows], dim=1)
-        return embedding
-
-    def forward(self, x, embedding):
-        alpha_bar = self.alpha_bar[embedding[0, 0].long()].item()
+    def predict(self, x, t):
+        alpha_bar = self.alpha_bar[t].item()
         variance = alpha_bar * DEVIATION**2 + 1 - alpha_bar
         centred = x - math.sqrt(alpha_bar) * MEAN
-        predicted = math.sqrt(1 - alpha_bar) / variance * centred
-        if self.disturbance:
-            rows = embedding[:, 1:].float()
-            predicted = predicted + 0.1 * self.disturbance(x, embedding=rows)
-        return predicted
+        return math.sqrt(1 - alpha_bar) / variance * centred
+
+    def frozen(self, timesteps, dtype):
+        if not self.disturbance:
+            return lambda x, index: self.predict(x, timesteps[index])
+        disturb = self.disturbance.frozen(timesteps, dtype)
+        return lambda x, i: self.predict(x, timesteps[i]) + 0.1 * disturb(x, i)
 
 
 def sampling(batch_size=8, **options):
@@ -75,7 +70,7 @@ def sampler_moments(diffusion, kept, method):
     noise = torch.tensor([0.0, 0.0, 0.01]).double().view(3, 1, 1, 1)
     mean, variance = 0.0, 1.0
     for t in reversed(range(kept)):
-        guess = network(x, torch.tensor([[t]]))
+        guess = network.predict(x, t)
         if method == "ddim":
             moved = process.ddim_step(guess, t, x)
         else:
@@ -186,9 +181,9 @@ def test_network_is_evaluated_at_the_trained_timesteps():
     seen = []
 
     class Watched(OptimalNetwork):
-        def forward(self, x, embedding):
-            seen.append(int(embedding[0, 0]))
-            return super().forward(x, embedding)
+        def predict(self, x, t):
+            seen.append(int(t))
+            return super().predict(x, t)
 
     diffusion = Diffusion(100)
     run(Watched(diffusion, 8), diffusion, sampling(2, sampling_steps=4), images=2)

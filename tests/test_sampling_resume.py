@@ -21,15 +21,20 @@ STEPS, IMAGES, BATCH = 5, 10, 3
 
 
 class Watched(UNet):
-    """A network that does something in one of its calls, counted from 1."""
+    """A network that does something in one of a sampler's calls, counted from 1."""
 
     call, number, act = 0, 0, staticmethod(lambda: None)
 
-    def forward(self, *arguments, **keywords):
-        self.call += 1
-        if self.call == self.number:
-            self.act()
-        return super().forward(*arguments, **keywords)
+    def frozen(self, timesteps, dtype):
+        predict = super().frozen(timesteps, dtype)
+
+        def watched(x, index):
+            self.call += 1
+            if self.call == self.number:
+                self.act()
+            return predict(x, index)
+
+        return watched
 
 
 def watched(number=0, act=None):

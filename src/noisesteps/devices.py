@@ -116,24 +116,18 @@ def memory_format(
 ) -> torch.memory_format:
     """Return the layout of images and weights in which a U-Net is fastest.
 
-    Matrix units want the channels of a pixel side by side in 16 bits: those of a GPU,
-    and those of a CPU for bf16. On a CPU, what convolutions gain from that is lost
-    again in group normalisation, except without gradients (`blocks.GroupNorm`), and
-    except in fp32 on a CPU without AVX-512, whose kernels normalise both layouts alike.
+    Matrix units want the channels of a pixel side by side in 16 bits. On a CPU, what
+    convolutions gain from that is lost again in group normalisation and its gradient,
+    except where the network is frozen to sample, and except in fp32 on a CPU without
+    AVX-512, whose kernels normalise both layouts alike.
     """
     if device.type == "cuda":
         last = dtype is not torch.float32
-    elif device.type == "cpu" and dtype is torch.bfloat16:
-        last = not training and _has_matrix_units()
     else:
-        last = device.type == "cpu" and dtype is torch.float32 and _is_avx2()
+        last = device.type == "cpu" and (
+            not training or (dtype is torch.float32 and _is_avx2())
+        )
     return torch.channels_last if last else torch.contiguous_format
-
-
-def _has_matrix_units() -> bool:
-    """Whether the CPU multiplies matrices of bf16 by itself (Intel's AMX)."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("amx_bf16"))
 
 
 def _is_avx2() -> bool:

@@ -19,10 +19,10 @@ from noisesteps.models.blocks import (
     HEAD_CHANNELS,
     NORM_EPS,
     DownLevel,
-    GroupNorm,
     Middle,
     UpLevel,
 )
+from noisesteps.models.frozen import FrozenUNet
 from noisesteps.models.presets import PRESETS, Architecture
 
 IMAGE_CHANNELS = 3
@@ -111,7 +111,7 @@ class UNet(nn.Module):
         self.down_blocks = nn.ModuleList(self._down_levels(time))
         self.mid_block = Middle(channels[-1], time, groups)
         self.up_blocks = nn.ModuleList(self._up_levels(time))
-        self.conv_norm_out = GroupNorm(groups, channels[0], NORM_EPS)
+        self.conv_norm_out = nn.GroupNorm(groups, channels[0], NORM_EPS)
         self.conv_out = nn.Conv2d(channels[0], IMAGE_CHANNELS, 3, padding=1)
 
     def _down_levels(self, time: int) -> list[DownLevel]:
@@ -203,6 +203,10 @@ class UNet(nn.Module):
             timesteps.reshape(-1), self.architecture.block_out_channels[0]
         )
         return F.silu(self.time_embedding(sinusoids))
+
+    def frozen(self, timesteps: torch.Tensor, dtype: torch.dtype) -> FrozenUNet:
+        """Prepare the network, as it is now, to sample on a CPU; see `FrozenUNet`."""
+        return FrozenUNet(self, timesteps, dtype)
 
     def recompute_activations(self) -> None:
         """Keep only the blocks' inputs for the backward pass; compute the rest again.

@@ -34,6 +34,8 @@ from noisesteps.training.progress import peak_memory
 logger = logging.getLogger("noisesteps.sampling")
 
 Progress = Callable[[int, int], None]
+# Noise in images, and the step of the process they are at, to the noise predicted.
+Predict = Callable[[torch.Tensor, int], torch.Tensor]
 
 
 def generate(
@@ -108,17 +110,17 @@ def generate(
     with (
         torch.inference_mode(),
         _reporter(images, progress) as report,
-        _autocast(device, sampling.precision),
+        _autocast(device, sampling),
         StopRequest() if partial else nullcontext() as stop,
     ):
-        embeddings = _embed(network, process, device)
+        predict = _predictor(network, process, sampling, device)
         while (start := len(found.images)) < images:
             count = min(found.batch_size, images - start)
             began = time.perf_counter()
             rows = range(first + start, first + start + count)
             noise = ImageNoise(key, rows, shape, device, layout)
             try:
-                x = _denoise(network, process, sampling.method, embeddings, noise, stop)
+                x = _denoise(predict, process, sampling.method, noise, stop)
                 if x is None:
                     raise _interrupted(found, images, partial, stop)
                 batch = to_uint8(x).cpu().numpy()
@@ -162,17 +164,25 @@ def _halved(size: int, device: torch.device) -> int:
     return size // 2
 
 
-def _embed(network: UNet, process: Diffusion, device: torch.device) -> torch.Tensor:
-    """Compute the time embeddings of all steps at once, in full precision."""
+def _predictor(
+    network: UNet, process: Diffusion, sampling: Sampling, device: torch.device
+) -> Predict:
+    """Do once what does not change from step to step."""
+    if _freezes(sampling, device):
+        return network.frozen(process.timesteps, DTYPES[sampling.precision])
     with torch.autocast(device.type, enabled=False):
-        return network.embed_timesteps(process.timesteps.to(device))
+        embeddings = network.embed_timesteps(process.timesteps.to(device))
+    return lambda x, t: network(x, embedding=embeddings[t : t + 1])
+
+
+def _freezes(sampling: Sampling, device: torch.device) -> bool:
+    return device.type == "cpu" and not sampling.compile
 
 
 def _denoise(
-    network: UNet,
+    predict: Predict,
     process: Diffusion,
     method: str,
-    embeddings: torch.Tensor,
     noise: ImageNoise,
     stop: StopRequest | None,
 ) -> torch.Tensor | None:
@@ -184,7 +194,7 @@ def _denoise(
     for t in reversed(range(process.steps)):
         if stop:
             return None
-        predicted = network(x, embedding=embeddings[t : t + 1])
+        predicted = predict(x, t)
         if method == "ddim":
             x = process.ddim_step(predicted, t, x)
         else:
@@ -202,10 +212,10 @@ def to_uint8(images: torch.Tensor) -> torch.Tensor:
     return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
-def _autocast(device: torch.device, precision: str) -> AbstractContextManager:
-    if precision == "fp32":
+def _autocast(device: torch.device, sampling: Sampling) -> AbstractContextManager:
+    if sampling.precision == "fp32" or _freezes(sampling, device):
         return nullcontext()
-    return torch.autocast(device.type, dtype=DTYPES[precision])
+    return torch.autocast(device.type, dtype=DTYPES[sampling.precision])
 
 
 @contextmanager

@@ -1,0 +1,264 @@
+"""The U-Net prepared for sampling on a CPU: its own numbers to rounding, sooner.
+
+What `UNet` computes anew at every step, or passes over the images for, is done once
+here, for weights that no longer change: they are of the precision that is computed in
+and in the order that oneDNN wants, the time is part of the convolutions' biases, and
+the last convolution of a residual block adds to the shortcut. Images are in channels
+last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from noisesteps.devices import multiplies_bf16
+from noisesteps.models.blocks import (
+    HEAD_CHANNELS,
+    Attention,
+    ResidualBlock,
+    Upsample,
+    attend,
+    double,
+    half_resolution_weight,
+    is_worth_halving,
+)
+
+LARGE_IMAGE = 1024  # pixels; from here on PyTorch's bf16 normalisation is fast
+SMALL_IMAGE = 64  # pixels; up to here its fp32 normalisation is faster than sums
+
+Layer = Callable[[torch.Tensor], torch.Tensor]
+
+
+class FrozenUNet:
+    """Predicts the noise as a `UNet` does, at steps that are known beforehand.
+
+    Parameters
+    ----------
+    network
+        A trained `UNet` on the CPU, whose weights must not change from now on: what
+        needs no conversion is shared.
+    timesteps
+        Steps t that it will be asked for, shape (K,).
+    dtype
+        What convolutions and matrix products are computed in: float32 or, as under
+        autocast, bfloat16 or float16. Normalisation sums in float32.
+    """
+
+    @torch.no_grad()
+    def __init__(self, network: nn.Module, timesteps: torch.Tensor, dtype: torch.dtype):
+        time = network.embed_timesteps(timesteps)
+        self.dtype = dtype
+        self.conv_in = Convolution(network.conv_in, dtype)
+        self.down = [
+            (_blocks(level, time, dtype), _downsample(level, dtype))
+            for level in network.down_blocks
+        ]
+        self.middle = _blocks(network.mid_block, time, dtype)
+        self.up = [
+            (_blocks(level, time, dtype), _upsample(level, dtype))
+            for level in network.up_blocks
+        ]
+        self.norm_out = Normalisation(network.conv_norm_out)
+        self.conv_out = Convolution(network.conv_out, dtype)
+
+    @torch.inference_mode()
+    def __call__(self, x: torch.Tensor, index: int) -> torch.Tensor:
+        """Predict the noise in `x`, float32 (N,3,H,W), at `timesteps[index]`."""
+        x = x.to(self.dtype, memory_format=torch.channels_last)
+        x = self.conv_in(x)
+        skips = [x]
+        for blocks, downsample in self.down:
+            for block in blocks:
+                x = block(x, index)
+                skips.append(x)
+            if downsample:
+                x = downsample(x)
+                skips.append(x)
+        for block in self.middle:
+            x = block(x, index)
+        for blocks, upsample in self.up:
+            for block in blocks:
+                x = block(torch.cat([x, skips.pop()], dim=1), index)
+            if upsample:
+                x = upsample(x)
+        return self.conv_out(self.norm_out(x)).float()
+
+
+class Convolution:
+    """A convolution whose weights are kept as oneDNN wants them for its images."""
+
+    def __init__(self, layer: nn.Conv2d, dtype: torch.dtype):
+        self.weight = layer.weight.to(dtype, memory_format=torch.channels_last)
+        self.bias = layer.bias.to(dtype)
+        self.stride, self.padding = list(layer.stride), list(layer.padding)
+        self.packs = _has_onednn(dtype)
+        self._packed: dict[torch.Size, torch.Tensor] = {}
+
+    def __call__(
+        self,
+        x: torch.Tensor,
+        bias: torch.Tensor | None = None,
+        onto: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Convolve, with `bias` in place of its own; the result is added to `onto`."""
+        bias = self.bias if bias is None else bias
+        if not self.packs:
+            result = F.conv2d(x, self.weight, bias, self.stride, self.padding)
+            return result if onto is None else onto.add_(result)
+        where = (self.padding, self.stride, [1, 1], 1)  # ... dilation, groups
+        weight = self._pack(x.shape, where)
+        if onto is None:
+            return torch.ops.mkldnn._convolution_pointwise(
+                x, weight, bias, *where, "none", [], ""
+            )
+        return torch.ops.mkldnn._convolution_pointwise_.binary(
+            onto, x, weight, bias, *where, "add", 1.0, None, [], None
+        )
+
+    def _pack(self, shape: torch.Size, where: tuple) -> torch.Tensor:
+        if shape not in self._packed:
+            self._packed[shape] = torch.ops.mkldnn._reorder_convolution_weight(
+                self.weight, *where, list(shape)
+            )
+        return self._packed[shape]
+
+
+class Normalisation:
+    """Group normalisation, then SiLU if asked for, by whichever kernels are fast.
+
+    PyTorch's bf16 kernel takes up to 18 times as long for small images in channels last
+    as for contiguous ones. Sums are in float32.
+    """
+
+    def __init__(self, layer: nn.GroupNorm, *, activates: bool = True):
+        self.layer, self.activates = layer, activates
+        self.weight, self.bias = layer.weight.detach(), layer.bias.detach()
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        pixels = x.shape[2] * x.shape[3]
+        if x.dtype is torch.float32 or pixels >= LARGE_IMAGE:
+            return self._activate(self._by_pytorch(x))
+        if pixels <= SMALL_IMAGE:
+            return self._activate(self._by_pytorch(x.float())).to(x.dtype)
+        return self._by_sums(x)
+
+    def _activate(self, x: torch.Tensor) -> torch.Tensor:
+        return F.silu(x, inplace=True) if self.activates else x
+
+    def _by_pytorch(self, x: torch.Tensor) -> torch.Tensor:
+        groups, eps = self.layer.num_groups, self.layer.eps
+        return F.group_norm(x, groups, self.weight, self.bias, eps)
+
+    def _by_sums(self, x: torch.Tensor) -> torch.Tensor:
+        """Sum each channel over the pixels, then pool the sums to groups."""
+        images, channels, height, width = x.shape
+        groups = (images, self.layer.num_groups, channels // self.layer.num_groups)
+        count = height * width * groups[2]
+        pixels = x.permute(0, 2, 3, 1).flatten(1, 2).float()  # (N, H*W, C)
+        mean = pixels.sum(1).view(groups).sum(2, keepdim=True) / count
+        # Not E[x^2] - E[x]^2, which cancels where the mean exceeds the deviation.
+        pixels -= mean.expand(groups).reshape(images, 1, channels)
+        variance = (pixels * pixels).sum(1).view(groups).sum(2, keepdim=True) / count
+        scale = (variance + self.layer.eps).rsqrt() * self.weight.view(groups[1:])
+        scale = scale.view(images, 1, channels)
+        result = self._activate(torch.addcmul(self.bias, pixels, scale)).to(x.dtype)
+        return result.view(images, height, width, channels).permute(0, 3, 1, 2)
+
+
+class _Block:
+    """A residual block, and attention where the network has it."""
+
+    def __init__(
+        self,
+        block: ResidualBlock,
+        attention: Attention | None,
+        time: torch.Tensor,
+        dtype: torch.dtype,
+    ):
+        self.norm1, self.norm2 = Normalisation(block.norm1), Normalisation(block.norm2)
+        self.conv1 = Convolution(block.conv1, dtype)
+        self.conv2 = Convolution(block.conv2, dtype)
+        self.biases = (block.time_emb_proj(time) + block.conv1.bias).to(dtype)
+        self.shortcut = block.conv_shortcut and Convolution(block.conv_shortcut, dtype)
+        self.attention = attention and SelfAttention(attention, dtype)
+
+    def __call__(self, x: torch.Tensor, index: int) -> torch.Tensor:
+        h = self.norm2(self.conv1(self.norm1(x), self.biases[index]))
+        if self.shortcut is None:
+            x = self.conv2(h).add_(x)
+        else:
+            x = self.conv2(h, onto=self.shortcut(x))
+        return self.attention(x) if self.attention else x
+
+
+class SelfAttention:
+    """Self-attention whose three projections are one matrix product."""
+
+    def __init__(self, layer: Attention, dtype: torch.dtype):
+        self.norm = Normalisation(layer.group_norm, activates=False)
+        self.heads = (3, layer.heads, HEAD_CHANNELS)
+        projections = (layer.to_q, layer.to_k, layer.to_v)
+        self.weight = torch.cat([one.weight for one in projections]).to(dtype)
+        self.bias = torch.cat([one.bias for one in projections]).to(dtype)
+        self.out_weight = layer.to_out[0].weight.to(dtype)
+        self.out_bias = layer.to_out[0].bias.to(dtype)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        pixels = self.norm(x).permute(0, 2, 3, 1).flatten(1, 2)  # (N, H*W, C)
+        projected = F.linear(pixels, self.weight, self.bias).unflatten(2, self.heads)
+        mixed = attend(*projected.permute(2, 0, 3, 1, 4))  # (N, heads, H*W, 8)
+        mixed = F.linear(
+            mixed.transpose(1, 2).flatten(2), self.out_weight, self.out_bias
+        )
+        return mixed.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2).add_(x)
+
+
+class Doubling:
+    """Double the resolution, by four small convolutions in one where that is faster."""
+
+    def __init__(self, layer: Upsample, dtype: torch.dtype):
+        self.conv = Convolution(layer.conv, dtype)
+        small = nn.utils.skip_init(
+            nn.Conv2d, layer.conv.in_channels, 4 * layer.conv.out_channels, 2, padding=1
+        )
+        small.weight.copy_(half_resolution_weight(layer.conv.weight))
+        small.bias.copy_(layer.conv.bias.repeat(4))
+        self.small = Convolution(small, dtype)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        if is_worth_halving(x):
+            return double(self.small(x))
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+def _blocks(level: nn.Module, time: torch.Tensor, dtype: torch.dtype) -> list[_Block]:
+    """Prepare the blocks of a level, or of the middle."""
+    attentions = list(getattr(level, "attentions", []))
+    attentions += [None] * (len(level.resnets) - len(attentions))
+    return [
+        _Block(block, attention, time, dtype)
+        for block, attention in zip(level.resnets, attentions, strict=True)
+    ]
+
+
+def _downsample(level: nn.Module, dtype: torch.dtype) -> Layer | None:
+    if level.downsamplers is None:
+        return None
+    return Convolution(level.downsamplers[0].conv, dtype)
+
+
+def _upsample(level: nn.Module, dtype: torch.dtype) -> Layer | None:
+    return None if level.upsamplers is None else Doubling(level.upsamplers[0], dtype)
+
+
+def _has_onednn(dtype: torch.dtype) -> bool:
+    """Whether PyTorch has oneDNN's convolutions with packed weights for `dtype`."""
+    return (
+        torch.backends.mkldnn.is_available()
+        and hasattr(torch.ops.mkldnn, "_convolution_pointwise_")
+        and (dtype is torch.float32 or (dtype is torch.bfloat16 and multiplies_bf16()))
+    )

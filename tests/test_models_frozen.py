@@ -1,0 +1,173 @@
+"""The network prepared for sampling, against the network itself."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from noisesteps.models import UNet, frozen
+from noisesteps.models.blocks import Upsample, double, half_resolution_weight
+from noisesteps.models.frozen import Convolution, Normalisation
+
+TIMESTEPS = torch.tensor([0, 5, 700])
+LAYOUTS = [torch.contiguous_format, torch.channels_last]
+
+
+def noisy(size, images=3):
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(images, 3, size, size, generator=generator)
+
+
+def trained(preset, size):
+    """Return a network whose normalisations and biases are no longer as they begin."""
+    network = UNet.preset(preset, size, seed=1)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.add_(noise, alpha=0.03)
+    return network
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("packs", [True, False])
+@pytest.mark.parametrize(
+    ("preset", "size"), [("tiny", 8), ("tiny", 32), ("toy-16", 16), ("small-32", 32)]
+)
+def test_it_predicts_what_the_network_does(preset, size, packs, monkeypatch):
+    if not packs:
+        monkeypatch.setattr(frozen, "_has_onednn", lambda dtype: False)
+    network, x = trained(preset, size), noisy(size)
+    prepared = network.frozen(TIMESTEPS, torch.float32)
+    for index, t in enumerate(TIMESTEPS):
+        predicted = prepared(x, index)
+        assert predicted.dtype is torch.float32
+        torch.testing.assert_close(predicted, network(x, t), atol=2e-5, rtol=1e-4)
+    assert not torch.allclose(prepared(x, 0), prepared(x, 2), atol=1e-3)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("preset", "size"), [("tiny", 32), ("toy-16", 16)])
+def test_in_16_bits_it_errs_no_more_than_autocast(preset, size, dtype):
+    network, x = trained(preset, size), noisy(size, images=8)
+    exact = network(x, 5)
+    with torch.autocast("cpu", dtype):
+        usual = (network(x, 5) - exact).square().mean()
+    error = (network.frozen(TIMESTEPS, dtype)(x, 1) - exact).square().mean()
+    assert 0 < error < 1.1 * usual
+
+
+def test_the_network_stays_as_it_is():
+    network, x = trained("tiny", 8), noisy(8)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    for dtype in (torch.float32, torch.bfloat16):
+        network.frozen(TIMESTEPS, dtype)(x, 1)
+    after = network.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    network(x, 1).sum().backward()
+    assert network.conv_in.weight.grad is not None
+
+
+def test_any_batch_is_packed_for():
+    network, x = trained("toy-16", 16), noisy(16, images=9)
+    prepared = network.frozen(TIMESTEPS, torch.float32)
+    whole = prepared(x, 2)
+    for images in (1, 4, 9, 1):
+        torch.testing.assert_close(prepared(x[:images], 2), whole[:images])
+
+
+@pytest.mark.skipif(not frozen._has_onednn(torch.float32), reason="needs oneDNN")
+def test_weights_are_packed_where_onednn_is(monkeypatch):
+    layer = torch.nn.Conv2d(4, 6, 3, stride=2, padding=1)
+    convolution = Convolution(layer, torch.float32)
+    x, onto = torch.randn(2, 4, 8, 8), torch.randn(2, 6, 4, 4)
+    onto = onto.to(memory_format=torch.channels_last)
+    expected = layer(x) + onto
+    with monkeypatch.context() as patched, torch.inference_mode():
+        patched.setattr(F, "conv2d", None)
+        result = convolution(x, onto=onto)
+    assert result.data_ptr() == onto.data_ptr()
+    torch.testing.assert_close(result, expected)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("activates", [True, False])
+@pytest.mark.parametrize(
+    ("side", "mean", "rounding", "smallest"),
+    [
+        (4, 3, 2**-8, 2e-5),
+        (8, 3, 2**-8, 2e-5),
+        (16, 0, 2**-8, 2e-5),
+        (16, 3, 2**-8, 2e-5),
+        (16, 300, 2**-8, 2e-5),
+        # PyTorch's bf16 kernel rounds before the activation too.
+        (32, 3, 2**-7, 2e-3),
+    ],
+)
+def test_normalisation_is_exact_but_for_rounding(
+    activates, side, mean, rounding, smallest
+):
+    layer = torch.nn.GroupNorm(4, 24)
+    torch.nn.init.normal_(layer.weight, generator=torch.Generator().manual_seed(1))
+    torch.nn.init.normal_(layer.bias, generator=torch.Generator().manual_seed(2))
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(3, 24, side, side, generator=generator) + mean
+    x = x.to(torch.bfloat16, memory_format=torch.channels_last)
+    arguments = (layer.weight.double(), layer.bias.double(), layer.eps)
+    exact = F.group_norm(x.double().contiguous(), 4, *arguments)
+    exact = F.silu(exact) if activates else exact
+    result = Normalisation(layer, activates=activates)(x)
+    assert result.dtype is torch.bfloat16
+    assert result.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(result.double(), exact, rtol=rounding, atol=smallest)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@settings(max_examples=25)
+@given(
+    images=st.integers(1, 3),
+    inputs=st.integers(1, 4),
+    outputs=st.integers(2, 4),
+    height=st.integers(1, 5),
+    width=st.integers(2, 5),
+)
+def test_half_the_resolution_gives_the_same_sums(
+    layout, images, inputs, outputs, height, width
+):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(images, inputs, height, width, generator=generator).double()
+    x = x.to(memory_format=layout)
+    weight = torch.randn(outputs, inputs, 3, 3, generator=generator).double()
+    repeated = F.interpolate(x, scale_factor=2.0, mode="nearest")
+    expected = F.conv2d(repeated, weight, padding=1)
+    small = F.conv2d(x, half_resolution_weight(weight), padding=1)
+    result = double(small.to(memory_format=layout))
+    torch.testing.assert_close(result, expected)
+    assert result.is_contiguous(memory_format=layout)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_upsampling_has_the_gradients_of_its_definition(dtype, layout):
+    layer = Upsample(4)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 4, 8, 8, generator=generator).to(memory_format=layout)
+    weights = torch.randn(2, 4, 16, 16, generator=generator)
+    found = []
+    for forward in (
+        layer,
+        lambda x: layer.conv(F.interpolate(x, scale_factor=2.0, mode="nearest")),
+    ):
+        layer.zero_grad()
+        leaf = x.clone().requires_grad_()
+        with torch.autocast("cpu", dtype, enabled=dtype is not torch.float32):
+            result = forward(leaf)
+        (result.float() * weights).sum().backward()
+        found.append([result, leaf.grad, layer.conv.weight.grad, layer.conv.bias.grad])
+    for mine, defined in zip(*found, strict=True):
+        assert mine.dtype is defined.dtype
+        scale = defined.abs().max().item()
+        rounding = 1e-6 if dtype is torch.float32 else 2**-7
+        torch.testing.assert_close(mine, defined, atol=rounding * scale, rtol=0)
