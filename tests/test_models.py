@@ -67,7 +67,7 @@ def test_any_shape_equals_diffusers(attention, layers):
     assert (ours(x, 9) - peer(x, 9).sample).abs().max() < TOLERANCE
 
 
-@pytest.mark.parametrize("name", ["tiny", "toy-16"])
+@pytest.mark.parametrize("name", ["tiny", "toy-16", "small-32"])
 def test_gradients_equal_those_of_diffusers(name):
     size = SIZES[name]
     ours = UNet.preset(name, size, seed=1)
