@@ -2,9 +2,11 @@
 
 Two bounds on programs that call PyTorch's kernels: one does the convolutions alone, the
 other the normalisations, the attention and the optimiser's step too. Each layer is done
-in the fastest of the ways that this project knows. The rest of a step takes no time:
-joining and adding images, the time embedding, converting weights, adding gradients to
-one another, the loss, the noise.
+in the fastest of a few ways: either layout of memory and, without gradients, as the
+sampler prepares it; upsampling at half the resolution where `is_worth_halving` says so.
+The rest of a step takes no time: joining images, adding them after the convolutions,
+the time embedding, converting weights, adding gradients to one another, the loss, the
+noise.
 """
 
 from __future__ import annotations

@@ -93,7 +93,8 @@ def _noise(settings: Settings, *shape: int) -> torch.Tensor:
 def operations(settings: Settings, peer: str, batch: int, training: bool) -> int:
     """Count the operations of a network, forward, and backward where it trains.
 
-    Ours is diffusers' network in all shapes, so one count serves both.
+    Ours is diffusers' network in all shapes, so one count serves both: that of its
+    definition, whatever ours saves in upsampling.
 
     Parameters
     ----------

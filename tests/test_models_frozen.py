@@ -1,5 +1,7 @@
 """The network prepared for sampling, against the network itself."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -75,12 +77,13 @@ def test_the_network_stays_as_it_is():
     assert network.conv_in.weight.grad is not None
 
 
-def test_any_batch_is_packed_for():
+def test_weights_packed_for_one_batch_serve_another():
     network, x = trained("toy-16", 16), noisy(16, images=9)
     prepared = network.frozen(TIMESTEPS, torch.float32)
     whole = prepared(x, 2)
     for images in (1, 4, 9, 1):
         torch.testing.assert_close(prepared(x[:images], 2), whole[:images])
+    assert len(prepared.conv_in._packed) <= 1
 
 
 @pytest.mark.skipif(not frozen._has_onednn(torch.float32), reason="needs oneDNN")
@@ -95,6 +98,23 @@ def test_weights_are_packed_where_onednn_is(monkeypatch):
         result = convolution(x, onto=onto)
     assert result.data_ptr() == onto.data_ptr()
     torch.testing.assert_close(result, expected)
+
+
+@pytest.mark.filterwarnings("ignore:TF32 acceleration")
+def test_where_onednn_is_off_or_lacks_an_operator_it_is_not_used(monkeypatch):
+    with torch.backends.mkldnn.flags(enabled=False):
+        assert not frozen._has_onednn(torch.float32)
+    operators = SimpleNamespace(_convolution_pointwise_=None)
+    monkeypatch.setattr(torch.ops, "mkldnn", operators)
+    assert not frozen._has_onednn(torch.float32)
+
+
+def test_an_autocast_around_it_changes_nothing():
+    network, x = trained("tiny", 8), noisy(8)
+    plain = network.frozen(TIMESTEPS, torch.float32)(x, 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        within = network.frozen(TIMESTEPS, torch.float32)(x, 1)
+    assert torch.equal(within, plain)
 
 
 @torch.inference_mode()

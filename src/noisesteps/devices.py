@@ -118,8 +118,8 @@ def memory_format(
 
     Matrix units want the channels of a pixel side by side in 16 bits. On a CPU, what
     convolutions gain from that is lost again in group normalisation and its gradient,
-    except where the network is frozen to sample, and except in fp32 on a CPU without
-    AVX-512, whose kernels normalise both layouts alike.
+    except in sampling (`models.frozen`), and except in fp32 on a CPU without AVX-512,
+    whose kernels normalise both layouts alike.
     """
     if device.type == "cuda":
         last = dtype is not torch.float32

@@ -106,8 +106,8 @@ class Downsample(nn.Module):
 class Upsample(nn.Module):
     """Double the resolution by repeating pixels, then convolve.
 
-    On a CPU in fp32, the same sums at half the resolution where that is faster: of the
-    nine pixels under a kernel after the repetition, at most four differ.
+    On a CPU without autocast, the same sums at half the resolution where that is
+    faster: of the nine pixels under a kernel after the repetition, at most four differ.
     """
 
     def __init__(self, channels: int):

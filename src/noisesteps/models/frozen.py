@@ -10,6 +10,7 @@ last.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +27,9 @@ from noisesteps.models.blocks import (
     half_resolution_weight,
     is_worth_halving,
 )
+
+if TYPE_CHECKING:
+    from noisesteps.models.unet import UNet
 
 LARGE_IMAGE = 1024  # pixels; from here on PyTorch's bf16 normalisation is fast
 SMALL_IMAGE = 64  # pixels; up to here its fp32 normalisation is faster than sums
@@ -49,7 +53,8 @@ class FrozenUNet:
     """
 
     @torch.no_grad()
-    def __init__(self, network: nn.Module, timesteps: torch.Tensor, dtype: torch.dtype):
+    @torch.autocast("cpu", enabled=False)
+    def __init__(self, network: UNet, timesteps: torch.Tensor, dtype: torch.dtype):
         time = network.embed_timesteps(timesteps)
         self.dtype = dtype
         self.conv_in = Convolution(network.conv_in, dtype)
@@ -66,6 +71,7 @@ class FrozenUNet:
         self.conv_out = Convolution(network.conv_out, dtype)
 
     @torch.inference_mode()
+    @torch.autocast("cpu", enabled=False)
     def __call__(self, x: torch.Tensor, index: int) -> torch.Tensor:
         """Predict the noise in `x`, float32 (N,3,H,W), at `timesteps[index]`."""
         x = x.to(self.dtype, memory_format=torch.channels_last)
@@ -89,14 +95,17 @@ class FrozenUNet:
 
 
 class Convolution:
-    """A convolution whose weights are kept as oneDNN wants them for its images."""
+    """A convolution whose weights are kept in the order that oneDNN wants.
+
+    That is the order for the first batch, which serves other numbers of images as well.
+    """
 
     def __init__(self, layer: nn.Conv2d, dtype: torch.dtype):
         self.weight = layer.weight.to(dtype, memory_format=torch.channels_last)
         self.bias = layer.bias.to(dtype)
         self.stride, self.padding = list(layer.stride), list(layer.padding)
         self.packs = _has_onednn(dtype)
-        self._packed: dict[torch.Size, torch.Tensor] = {}
+        self._packed: dict[torch.Size, torch.Tensor] = {}  # by the images' own shape
 
     def __call__(
         self,
@@ -120,11 +129,11 @@ class Convolution:
         )
 
     def _pack(self, shape: torch.Size, where: tuple) -> torch.Tensor:
-        if shape not in self._packed:
-            self._packed[shape] = torch.ops.mkldnn._reorder_convolution_weight(
+        if shape[1:] not in self._packed:
+            self._packed[shape[1:]] = torch.ops.mkldnn._reorder_convolution_weight(
                 self.weight, *where, list(shape)
             )
-        return self._packed[shape]
+        return self._packed[shape[1:]]
 
 
 class Normalisation:
@@ -256,9 +265,19 @@ def _upsample(level: nn.Module, dtype: torch.dtype) -> Layer | None:
 
 
 def _has_onednn(dtype: torch.dtype) -> bool:
-    """Whether PyTorch has oneDNN's convolutions with packed weights for `dtype`."""
+    """Whether PyTorch has oneDNN's convolutions with packed weights for `dtype`.
+
+    They are operators that PyTorch's own compiler calls, and not documented: another
+    version may lack them.
+    """
+    names = (
+        "_reorder_convolution_weight",
+        "_convolution_pointwise",
+        "_convolution_pointwise_",
+    )
     return (
         torch.backends.mkldnn.is_available()
-        and hasattr(torch.ops.mkldnn, "_convolution_pointwise_")
+        and torch.backends.mkldnn.enabled
+        and all(hasattr(torch.ops.mkldnn, name) for name in names)
         and (dtype is torch.float32 or (dtype is torch.bfloat16 and multiplies_bf16()))
     )

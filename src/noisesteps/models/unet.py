@@ -205,7 +205,7 @@ class UNet(nn.Module):
         return F.silu(self.time_embedding(sinusoids))
 
     def frozen(self, timesteps: torch.Tensor, dtype: torch.dtype) -> FrozenUNet:
-        """Prepare the network, as it is now, to sample on a CPU; see `FrozenUNet`."""
+        """Prepare the network to sample on a CPU; it must not change afterwards."""
         return FrozenUNet(self, timesteps, dtype)
 
     def recompute_activations(self) -> None:
