@@ -18,16 +18,16 @@ class SmallMemory:
     def __call__(self) -> None:
         import torch
 
-        from noisesteps.models import UNet
+        from noisesteps.models.frozen import FrozenUNet
 
-        forward = UNet.forward
+        predict = FrozenUNet.__call__
 
-        def limited(network, x, *arguments, **keywords):
+        def limited(network, x, index):
             if len(x) > self.images:
                 raise torch.OutOfMemoryError(f"{len(x)} images")
-            return forward(network, x, *arguments, **keywords)
+            return predict(network, x, index)
 
-        UNet.forward = limited
+        FrozenUNet.__call__ = limited
 
 
 @pytest.mark.parametrize(("fits", "used"), [(8, 6), (5, 3), (2, 1), (1, 1)])
