@@ -453,8 +453,9 @@ def plan(
 ) -> None:
     """Say what a study will take, before it runs: time, memory and disk.
 
-    This machine is measured for about a minute, with as many jobs at once as will run,
-    and the result is kept in resources/calibration. Nothing of the study is run.
+    This machine is measured for about a minute (a large network on a CPU takes longer),
+    with as many jobs at once as will run, and the result is kept in
+    resources/calibration. Nothing of the study is run.
     """
     from noisesteps import devices
     from noisesteps.plan import Slots, as_values, describe, plan_study
