@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from benchmarks.rows import Row
 from benchmarks.settings import Settings
+
+
+def later(module: str, function: str) -> Callable[..., Any]:
+    """Return a function of a module below `benchmarks` that is imported when called.
+
+    Whoever calls is spared the libraries of the others, which take seconds to import.
+    """
+
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        found = importlib.import_module(f"benchmarks.{module}")
+        return getattr(found, function)(*arguments, **keywords)
+
+    return call
 
 
 @dataclass(frozen=True)
@@ -29,8 +44,7 @@ class Group:
     each_threads: bool = True
 
     def measure(self, settings: Settings) -> list[Row]:
-        module = importlib.import_module(f"benchmarks.{self.module}")
-        return getattr(module, self.function)(settings)
+        return later(self.module, self.function)(settings)
 
 
 GROUPS = {

@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -176,7 +176,7 @@ def _placed(layer: Layer, inputs: Inputs, layout: torch.memory_format) -> Layer:
     module.to(inputs.device, inputs.dtype, memory_format=layout)
     if isinstance(module, Attention):
         module.group_norm = nn.Identity()  # a layer of its own
-    return Layer(module, layer.shape, layer.first, layer.activates)
+    return replace(layer, module=module)
 
 
 @torch.inference_mode()
@@ -187,7 +187,7 @@ def _frozen(layer: Layer, dtype: torch.dtype) -> Callable[[torch.Tensor], object
             attention.norm = nn.Identity()
             return attention
         case Upsample():
-            return frozen.Doubling(layer.module, dtype)
+            return frozen.Upsampling(layer.module, dtype)
         case nn.GroupNorm():
             return frozen.Normalisation(layer.module, activates=layer.activates)
         case _:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from benchmarks.contestants import BOUNDS, contestants
+from benchmarks.groups import later
 from benchmarks.peak import operations, peaks
 from benchmarks.rows import Row, make_row
 from benchmarks.settings import Settings
@@ -19,30 +18,15 @@ PEERS = {
     "diffusers": "diffusers",
     "lucidrains": "denoising-diffusion-pytorch",
 }
-
-
-def _later(module: str, function: str) -> Callable[..., Work]:
-    """Return what makes a work, and imports only then what that needs.
-
-    Each contestant's process makes one, and is spared the others' libraries.
-    """
-
-    def make(*arguments: Any, **keywords: Any) -> Work:
-        found = importlib.import_module(f"benchmarks.{module}")
-        return getattr(found, function)(*arguments, **keywords)
-
-    return make
-
-
 TRAINING = {
-    "ours": _later("ours", "training_step"),
-    "diffusers": _later("peers", "diffusers_training_step"),
-    "lucidrains": _later("peers", "lucidrains_training_step"),
+    "ours": later("ours", "training_step"),
+    "diffusers": later("peers", "diffusers_training_step"),
+    "lucidrains": later("peers", "lucidrains_training_step"),
 }
 SAMPLING = {
-    "ours": _later("ours", "sampling_steps"),
-    "diffusers": _later("peers", "diffusers_sampling_steps"),
-    "lucidrains": _later("peers", "lucidrains_sampling_steps"),
+    "ours": later("ours", "sampling_steps"),
+    "diffusers": later("peers", "diffusers_sampling_steps"),
+    "lucidrains": later("peers", "lucidrains_sampling_steps"),
 }
 # The least ratio that is wanted, by device, ours and the peer's precision.
 TRAINING_GOALS = {
@@ -133,7 +117,7 @@ def _bounds(
     settings: Settings, batch: int, *, training: bool
 ) -> dict[str, Callable[[str], Work]]:
     return {
-        name: partial(_later("layers", name), settings, batch=batch, training=training)
+        name: partial(later("layers", name), settings, batch=batch, training=training)
         for name in BOUNDS
     }
 

@@ -117,7 +117,7 @@ class Upsample(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if is_worth_halving(x) and not torch.is_autocast_enabled(x.device.type):
             weight = half_resolution_weight(self.conv.weight)
-            return double(F.conv2d(x, weight, self.conv.bias.repeat(4), padding=1))
+            return interleave(F.conv2d(x, weight, self.conv.bias.repeat(4), padding=1))
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
@@ -158,7 +158,7 @@ def _summed_taps(weight: torch.Tensor, dim: int) -> torch.Tensor:
     return torch.stack([even, odd])
 
 
-def double(x: torch.Tensor) -> torch.Tensor:
+def interleave(x: torch.Tensor) -> torch.Tensor:
     """Interleave what `half_resolution_weight` gives for images padded by 1.
 
     (N,4*O,H+1,W+1) to (N,O,2*H,2*W), in the memory layout of `x`.

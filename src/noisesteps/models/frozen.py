@@ -9,7 +9,6 @@ last.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,8 +22,8 @@ from noisesteps.models.blocks import (
     ResidualBlock,
     Upsample,
     attend,
-    double,
     half_resolution_weight,
+    interleave,
     is_worth_halving,
 )
 
@@ -33,8 +32,6 @@ if TYPE_CHECKING:
 
 LARGE_IMAGE = 1024  # pixels; from here on PyTorch's bf16 normalisation is fast
 SMALL_IMAGE = 64  # pixels; up to here its fp32 normalisation is faster than sums
-
-Layer = Callable[[torch.Tensor], torch.Tensor]
 
 
 class FrozenUNet:
@@ -97,7 +94,8 @@ class FrozenUNet:
 class Convolution:
     """A convolution whose weights are kept in the order that oneDNN wants.
 
-    That is the order for the first batch, which serves other numbers of images as well.
+    It is that for the shape of the last images, so that a result depends on its own
+    batch alone, and not on which others came before.
     """
 
     def __init__(self, layer: nn.Conv2d, dtype: torch.dtype):
@@ -105,7 +103,7 @@ class Convolution:
         self.bias = layer.bias.to(dtype)
         self.stride, self.padding = list(layer.stride), list(layer.padding)
         self.packs = _has_onednn(dtype)
-        self._packed: dict[torch.Size, torch.Tensor] = {}  # by the images' own shape
+        self._packed, self._packed_for = self.weight, None
 
     def __call__(
         self,
@@ -129,11 +127,12 @@ class Convolution:
         )
 
     def _pack(self, shape: torch.Size, where: tuple) -> torch.Tensor:
-        if shape[1:] not in self._packed:
-            self._packed[shape[1:]] = torch.ops.mkldnn._reorder_convolution_weight(
+        if shape != self._packed_for:
+            self._packed = torch.ops.mkldnn._reorder_convolution_weight(
                 self.weight, *where, list(shape)
             )
-        return self._packed[shape[1:]]
+            self._packed_for = shape
+        return self._packed
 
 
 class Normalisation:
@@ -145,22 +144,17 @@ class Normalisation:
 
     def __init__(self, layer: nn.GroupNorm, *, activates: bool = True):
         self.layer, self.activates = layer, activates
-        self.weight, self.bias = layer.weight.detach(), layer.bias.detach()
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         pixels = x.shape[2] * x.shape[3]
         if x.dtype is torch.float32 or pixels >= LARGE_IMAGE:
-            return self._activate(self._by_pytorch(x))
+            return self._activate(self.layer(x))
         if pixels <= SMALL_IMAGE:
-            return self._activate(self._by_pytorch(x.float())).to(x.dtype)
+            return self._activate(self.layer(x.float())).to(x.dtype)
         return self._by_sums(x)
 
     def _activate(self, x: torch.Tensor) -> torch.Tensor:
         return F.silu(x, inplace=True) if self.activates else x
-
-    def _by_pytorch(self, x: torch.Tensor) -> torch.Tensor:
-        groups, eps = self.layer.num_groups, self.layer.eps
-        return F.group_norm(x, groups, self.weight, self.bias, eps)
 
     def _by_sums(self, x: torch.Tensor) -> torch.Tensor:
         """Sum each channel over the pixels, then pool the sums to groups."""
@@ -172,9 +166,11 @@ class Normalisation:
         # Not E[x^2] - E[x]^2, which cancels where the mean exceeds the deviation.
         pixels -= mean.expand(groups).reshape(images, 1, channels)
         variance = (pixels * pixels).sum(1).view(groups).sum(2, keepdim=True) / count
-        scale = (variance + self.layer.eps).rsqrt() * self.weight.view(groups[1:])
+        scale = (variance + self.layer.eps).rsqrt() * self.layer.weight.view(groups[1:])
         scale = scale.view(images, 1, channels)
-        result = self._activate(torch.addcmul(self.bias, pixels, scale)).to(x.dtype)
+        result = self._activate(torch.addcmul(self.layer.bias, pixels, scale)).to(
+            x.dtype
+        )
         return result.view(images, height, width, channels).permute(0, 3, 1, 2)
 
 
@@ -226,7 +222,7 @@ class SelfAttention:
         return mixed.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2).add_(x)
 
 
-class Doubling:
+class Upsampling:
     """Double the resolution, by four small convolutions in one where that is faster."""
 
     def __init__(self, layer: Upsample, dtype: torch.dtype):
@@ -240,7 +236,7 @@ class Doubling:
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         if is_worth_halving(x):
-            return double(self.small(x))
+            return interleave(self.small(x))
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
@@ -254,14 +250,14 @@ def _blocks(level: nn.Module, time: torch.Tensor, dtype: torch.dtype) -> list[_B
     ]
 
 
-def _downsample(level: nn.Module, dtype: torch.dtype) -> Layer | None:
+def _downsample(level: nn.Module, dtype: torch.dtype) -> Convolution | None:
     if level.downsamplers is None:
         return None
     return Convolution(level.downsamplers[0].conv, dtype)
 
 
-def _upsample(level: nn.Module, dtype: torch.dtype) -> Layer | None:
-    return None if level.upsamplers is None else Doubling(level.upsamplers[0], dtype)
+def _upsample(level: nn.Module, dtype: torch.dtype) -> Upsampling | None:
+    return None if level.upsamplers is None else Upsampling(level.upsamplers[0], dtype)
 
 
 def _has_onednn(dtype: torch.dtype) -> bool:
