@@ -126,6 +126,8 @@ def test_an_autocast_around_it_changes_nothing():
     [
         (4, 3, 2**-8, 2e-5),
         (8, 3, 2**-8, 2e-5),
+        (4, 100, 2**-8, 2e-2),
+        (8, 100, 2**-8, 2e-2),
         (16, 0, 2**-8, 2e-5),
         (16, 3, 2**-8, 2e-5),
         (16, 300, 2**-8, 2e-5),
@@ -149,6 +151,19 @@ def test_normalisation_is_exact_but_for_rounding(
     assert result.dtype is torch.bfloat16
     assert result.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(result.double(), exact, rtol=rounding, atol=smallest)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("mean", [0, 3, 10, 30])
+@pytest.mark.parametrize("side", [4, 8, 16, 32])
+def test_in_fp32_normalisation_loses_what_its_arithmetic_explains(side, mean):
+    layer = torch.nn.GroupNorm(4, 24)
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(3, 24, side, side, generator=generator) + mean
+    exact = F.silu(F.group_norm(x.double(), 4, eps=layer.eps))
+    result = Normalisation(layer)(x.to(memory_format=torch.channels_last))
+    error = (result - exact).abs().max() / exact.abs().max()
+    assert error < 1e-6 + mean**2 * 2**-20
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
