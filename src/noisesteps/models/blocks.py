@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 NORM_EPS = 1e-5
 HEAD_CHANNELS = 8
 EXPLICIT_LENGTH = 256  # pixels; above, the matrix of scores takes too much memory
+SHORT_LENGTH = 31  # pixels; PyTorch's softmax in 16 bits is slow for rows up to here
 # Fewer pixels a side, and the margin outweighs what halving saves; fewer channels, and
 # interleaving does.
 HALVED_SIZE = 8
@@ -89,6 +90,8 @@ def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch
     if query.device.type != "cpu" or query.shape[2] > EXPLICIT_LENGTH:
         return F.scaled_dot_product_attention(query, key, value)
     scores = query * query.shape[-1] ** -0.5 @ key.transpose(-1, -2)
+    if query.shape[2] <= SHORT_LENGTH:
+        return scores.softmax(-1, dtype=torch.float32).to(scores.dtype) @ value
     return scores.softmax(-1) @ value
 
 

@@ -145,15 +145,21 @@ class Normalisation:
     """
 
     def __init__(self, layer: nn.GroupNorm, *, activates: bool = True):
-        self.layer, self.activates = layer, activates
+        self.groups, self.eps = layer.num_groups, layer.eps
+        self.weight, self.bias = layer.weight, layer.bias
+        self.width = layer.num_channels // layer.num_groups
+        self.activates = activates
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         pixels = x.shape[2] * x.shape[3]
         if x.dtype is torch.float32 or pixels >= LARGE_IMAGE:
-            return self._activate(self.layer(x))
+            return self._activate(self._normalise(x))
         if pixels <= SMALL_IMAGE:
-            return self._activate(self.layer(x.float())).to(x.dtype)
+            return self._activate(self._normalise(x.float())).to(x.dtype)
         return self._by_sums(x)
+
+    def _normalise(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.group_norm(x, self.groups, self.weight, self.bias, self.eps)
 
     def _activate(self, x: torch.Tensor) -> torch.Tensor:
         return F.silu(x, inplace=True) if self.activates else x
@@ -161,18 +167,16 @@ class Normalisation:
     def _by_sums(self, x: torch.Tensor) -> torch.Tensor:
         """Sum each channel over the pixels, then pool the sums to groups."""
         images, channels, height, width = x.shape
-        groups = (images, self.layer.num_groups, channels // self.layer.num_groups)
-        count = height * width * groups[2]
+        groups = (images, self.groups, self.width)
+        count = height * width * self.width
         pixels = x.permute(0, 2, 3, 1).flatten(1, 2).float()  # (N, H*W, C)
         mean = pixels.sum(1).view(groups).sum(2, keepdim=True) / count
         # Not E[x^2] - E[x]^2, which cancels where the mean exceeds the deviation.
         pixels -= mean.expand(groups).reshape(images, 1, channels)
         variance = (pixels * pixels).sum(1).view(groups).sum(2, keepdim=True) / count
-        scale = (variance + self.layer.eps).rsqrt() * self.layer.weight.view(groups[1:])
+        scale = (variance + self.eps).rsqrt() * self.weight.view(groups[1:])
         scale = scale.view(images, 1, channels)
-        result = self._activate(torch.addcmul(self.layer.bias, pixels, scale)).to(
-            x.dtype
-        )
+        result = self._activate(torch.addcmul(self.bias, pixels, scale)).to(x.dtype)
         return result.view(images, height, width, channels).permute(0, 3, 1, 2)
 
 
