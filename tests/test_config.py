@@ -65,6 +65,9 @@ BAD = [
     ("training.learning_rate", "1e-4", "training.learning_rate"),
     ("training.learning_rate_min", 0.5, "learning_rate_min must not exceed"),
     ("training.precision", "fp8", "training.precision"),
+    ("training.compile", 0, "`training.compile`: 0 is not true, false or a number"),
+    ("training.compile", "yes", "'yes' is not true, false or a number"),
+    ("sampling.compile", 1.5, "`sampling.compile`: 1.5 is not true, false"),
     ("training.ema_decay", 1.0, "training.ema_decay"),
     ("training.horizontal_flip", 1.5, "training.horizontal_flip"),
     ("training.tensorboard", "yes", "training.tensorboard"),
@@ -125,6 +128,13 @@ def test_a_bad_value_is_refused_in_one_sentence(tmp_path, path, value, named):
     assert "Traceback" not in result.output
     assert result.output.strip().count("\n") == 0
     assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("value", [True, False, 1, 5000])
+def test_compile_keeps_what_it_is_given(value):
+    study = parse_study(changed("training.compile", value))
+    found = study.training.compile
+    assert (type(found), found) == (type(value), value)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import shutil
 from itertools import pairwise
 
 import numpy as np
@@ -198,6 +199,30 @@ def test_low_precision_stays_close(precision):
     low = run(network, diffusion, sampling(4, precision=precision), images=4)
     difference = np.abs(low.astype(int) - full)
     assert difference.max() > 0 and difference.mean() < 1
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="there is no g++")
+def test_a_compiled_network_makes_the_same_images():
+    diffusion = Diffusion(20, "linear_scaled")
+    plain, compiled = (
+        run(UNet.preset("tiny", 8), diffusion, sampling(compile=compile_from))
+        for compile_from in (False, 20)
+    )
+    assert np.abs(plain.astype(int) - compiled).max() <= 1
+
+
+@pytest.mark.parametrize(("images", "too_short"), [(8, 21), (16, 41)])
+def test_a_sampling_too_short_for_it_is_not_compiled(images, too_short, monkeypatch):
+    monkeypatch.setenv("PATH", "")  # so that compiling would fail
+    monkeypatch.delenv("CXX", raising=False)
+    diffusion = Diffusion(20, "linear_scaled")
+    options = sampling(compile=too_short)
+    found = run(UNet.preset("tiny", 8), diffusion, options, images=images)
+    plain = run(UNet.preset("tiny", 8), diffusion, sampling(), images=images)
+    np.testing.assert_array_equal(found, plain)
+    with pytest.raises(ConfigError, match=r"sampling\.compile needs a C\+\+ compiler"):
+        options = sampling(compile=too_short - 1)
+        run(UNet.preset("tiny", 8), diffusion, options, images=images)
 
 
 def test_one_step_and_one_image():

@@ -1,5 +1,6 @@
 """The update, the learning rate, the batches, the precision and the average."""
 
+import logging
 import math
 import shutil
 import subprocess
@@ -114,10 +115,10 @@ def saved_bytes(work: Callable[[], object]) -> int:
 def test_a_compiled_network_has_the_same_loss_and_gradients():
     losses, gradients = [], []
     for compiled in (False, True):
-        training = Training(batch_size=4, precision="fp32", compile=compiled)
+        training = Training(batch_size=4, precision="fp32")
         network = UNet.preset("tiny", 8)
         batches = Batches(some_images(), 20, training, KEY, CPU)
-        learner = Learner(network, Diffusion(20), training, CPU)
+        learner = Learner(network, Diffusion(20), training, CPU, compiled=compiled)
         losses.append(learner.update(batches[0], 0, 0.0))
         gradients.append({n: p.grad for n, p in network.named_parameters()})
     torch.testing.assert_close(*losses)
@@ -127,11 +128,26 @@ def test_a_compiled_network_has_the_same_loss_and_gradients():
         torch.testing.assert_close(gradients[1][name], gradient, rtol=0, atol=tolerance)
 
 
-def test_without_a_compiler_the_key_is_named(monkeypatch):
+@pytest.mark.parametrize("asked", [True, 1, 4])
+def test_without_a_compiler_the_key_is_named(asked, tmp_path, monkeypatch):
+    without_compilers(monkeypatch)
+    with pytest.raises(ConfigError, match=r"training\.compile needs a C\+\+ compiler"):
+        train_in(tmp_path, optimizer_steps=4, compile=asked)
+
+
+def test_a_training_too_short_for_it_is_not_compiled(tmp_path, monkeypatch, caplog):
+    without_compilers(monkeypatch)
+    caplog.set_level(logging.INFO)
+    plain = train_in(tmp_path / "plain", optimizer_steps=4)
+    short = train_in(tmp_path / "short", optimizer_steps=4, compile=5)
+    assert "training.compile: not compiled, since there are only 4 calls" in caplog.text
+    for name, weight in plain.state_dict.items():
+        assert torch.equal(short.state_dict[name], weight)
+
+
+def without_compilers(monkeypatch):
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
-    with pytest.raises(ConfigError, match=r"training\.compile needs a C\+\+ compiler"):
-        trained_weights(UNet.preset("tiny", 8), compile=True)
 
 
 # Learning rate

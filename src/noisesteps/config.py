@@ -22,6 +22,7 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -52,8 +53,14 @@ MOST_EPOCHS = 1_000_000
 MOST_UPDATES = 1_000_000_000
 MOST_TOGETHER = 1_000_000  # images of a batch, of a score, of a class
 MOST_STEPS = 10_000
+_SHORT = reprlib.Repr()  # a few aliases of YAML can make a value without end
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxlong = 3, 80, 80
 GENERATED_SETS = {"synthesis", "mix"}  # those that hold generated images
 FORMAT = "How the data set is read."
+COMPILE = (
+    "Compile the network for the device (torch.compile; on CUDA its kernels are then "
+    "launched as one graph). It takes minutes, so a number asks for it only where "
+)
 EXTRACTORS = get_args(Extractor)
 # Each level of a network halves the image; a test compares these with the networks.
 SIZE_MULTIPLES = {"ddpm-113m": 32, "small-32": 8, "toy-16": 4, "tiny": 2}
@@ -87,6 +94,20 @@ def _expanded(path: str) -> str:
             f"{path} starts with the home of a user who has none on this machine; "
             "write the folder out"
         ) from None
+
+
+def _always_never_or_from(value: Any) -> Any:
+    if type(value) is bool or (type(value) is int and 1 <= value <= MOST_UPDATES):
+        return value
+    raise ValueError(
+        f"{_SHORT.repr(value)} is not true, false or a number of 1 to {MOST_UPDATES:,}"
+    )
+
+
+Compile = Annotated[
+    bool | Annotated[int, Field(ge=1, le=MOST_UPDATES)],
+    BeforeValidator(_always_never_or_from),
+]
 
 
 def _each_once(section: Section, *keys: str) -> Any:
@@ -358,10 +379,9 @@ class Training(Section):
         "Keep few activations for the backward pass and compute the rest again: the "
         "same weights from less memory, in more time.",
     )
-    compile: bool = _key(
+    compile: Compile = _key(
         False,
-        "Compile the network for the device (torch.compile): worth its minutes where "
-        "a training on a GPU takes many more; needs a C compiler.",
+        f"{COMPILE}a training has at least so many updates; needs a C++ compiler.",
     )
     checkpoint_epochs: int = _key(
         5, "A rolling checkpoint is written after this many epochs.", "epochs", ge=1,
@@ -437,8 +457,9 @@ class Sampling(Section):
         "steps", ge=1, le=MOST_STEPS,
     )  # fmt: skip
     precision: Literal["fp16", "bf16", "fp32"] = _key("fp32", "Autocast type.")
-    compile: bool = _key(
-        False, "Compile the network for the device, as in training.compile."
+    compile: Compile = _key(
+        False,
+        f"{COMPILE}there are at least so many denoising steps, those of all batches.",
     )
     fewer_steps: FewerSteps | None = _key(
         None, "Sample the models of the largest T in fewer steps too; null: do not."
@@ -926,10 +947,6 @@ def parse_study(values: Any, origin: str = "configuration") -> Study:
         return Study.model_validate(values)
     except ValidationError as error:
         raise ConfigError(f"{origin}: {_sentence(error.errors()[0])}") from None
-
-
-_SHORT = reprlib.Repr()  # a few aliases of YAML can make a value without end
-_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxlong = 3, 80, 80
 
 
 def _sentence(error: dict) -> str:

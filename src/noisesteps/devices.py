@@ -167,12 +167,31 @@ def multiplies_bf16() -> bool:
     )
 
 
+def repays_compilation(asked: bool | int, calls: int, key: str) -> bool:
+    """Whether a network that will be called `calls` times is to be compiled.
+
+    Parameters
+    ----------
+    asked
+        The configuration's value: always, never, or from so many calls on.
+    calls
+        How often the network will be called.
+    key
+        The configuration's key, for the log.
+    """
+    if not asked or calls >= asked:
+        return bool(asked)
+    log.info("%s: not compiled, since there are only %d calls", key, calls)
+    return False
+
+
 def compile_for_device(network: torch.nn.Module, key: str) -> None:
     """Have `torch.compile` translate a network when it is first called.
 
     Its parameters keep their names, and its results their value to rounding. PyTorch
     caches what it compiled below the system's folder for temporary files, so that the
-    next model of the same shape starts from there.
+    next model of the same shape starts from there. On CUDA, a pass is recorded as one
+    graph, which replaces the launches of its kernels; a result lasts until the next.
 
     Parameters
     ----------
@@ -192,7 +211,7 @@ def compile_for_device(network: torch.nn.Module, key: str) -> None:
             f"{key} needs a C++ compiler, and there is none; install g++ or set "
             f"{key}: false."
         )
-    network.compile(dynamic=False)
+    network.compile(dynamic=False, mode="reduce-overhead")
 
 
 def keep_freed_memory() -> None:

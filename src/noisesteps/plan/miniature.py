@@ -127,12 +127,14 @@ def _models(study: Study, work: Amounts, jobs: int, batch_size: int | None) -> d
         "batch_size": batch_size or whole,
         "warmup_steps": 0,
         "checkpoint_epochs": work.epochs,
+        "compile": bool(study.training.compile),
         "wandb": {"mode": "disabled"},
         "seeds": jobs,
     }
     batch = study.sampling.batch_size
     sampling = {
         "images": max(2 * batch, 6),
+        "compile": bool(study.sampling.compile),
         "seeds": 1,
         "sampling_steps": None,
         "fewer_steps": None,

@@ -6,6 +6,7 @@ Ho et al. 2020, algorithm 2; Song et al. 2021 (DDIM), equation (12).
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from noisesteps.devices import (
     DTYPES,
     compile_for_device,
     memory_format,
+    repays_compilation,
     synchronize,
     warn_if_slow,
 )
@@ -102,8 +104,6 @@ def generate(
     warn_if_slow(device, sampling.precision, "sampling.precision")
     layout = memory_format(device, DTYPES[sampling.precision], training=False)
     network.to(device=device, memory_format=layout)
-    if sampling.compile:
-        compile_for_device(network, "sampling.compile")
     shape = (3, network.image_size, network.image_size)
     found = partial.load() if partial else None
     found = found or Samples.none(shape, sampling.batch_size)
@@ -113,7 +113,7 @@ def generate(
         _autocast(device, sampling),
         StopRequest() if partial else nullcontext() as stop,
     ):
-        predict = _predictor(network, process, sampling, device)
+        predict = _predictor(network, process, sampling, images, device)
         while (start := len(found.images)) < images:
             count = min(found.batch_size, images - start)
             began = time.perf_counter()
@@ -165,18 +165,21 @@ def _halved(size: int, device: torch.device) -> int:
 
 
 def _predictor(
-    network: UNet, process: Diffusion, sampling: Sampling, device: torch.device
+    network: UNet,
+    process: Diffusion,
+    sampling: Sampling,
+    images: int,
+    device: torch.device,
 ) -> Predict:
     """Do once what does not change from step to step."""
-    if _freezes(sampling, device):
+    calls = math.ceil(images / sampling.batch_size) * process.steps
+    if repays_compilation(sampling.compile, calls, "sampling.compile"):
+        compile_for_device(network, "sampling.compile")
+    elif device.type == "cpu":
         return network.frozen(process.timesteps, DTYPES[sampling.precision])
     with torch.autocast(device.type, enabled=False):
         embeddings = network.embed_timesteps(process.timesteps.to(device))
     return lambda x, t: network(x, embedding=embeddings[t : t + 1])
-
-
-def _freezes(sampling: Sampling, device: torch.device) -> bool:
-    return device.type == "cpu" and not sampling.compile
 
 
 def _denoise(
@@ -213,7 +216,7 @@ def to_uint8(images: torch.Tensor) -> torch.Tensor:
 
 
 def _autocast(device: torch.device, sampling: Sampling) -> AbstractContextManager:
-    if sampling.precision == "fp32" or _freezes(sampling, device):
+    if sampling.precision == "fp32":
         return nullcontext()
     return torch.autocast(device.type, dtype=DTYPES[sampling.precision])
 

@@ -27,10 +27,11 @@ class Learner:
     diffusion
         The forward process.
     training
-        Gives `precision`, `gradient_clip`, `ema_decay`, `recompute_activations` and
-        `compile`.
+        Gives `precision`, `gradient_clip`, `ema_decay` and `recompute_activations`.
     device
         Where to compute.
+    compiled
+        Whether to compile the network.
     """
 
     def __init__(
@@ -39,13 +40,15 @@ class Learner:
         diffusion: Diffusion,
         training: Training,
         device: torch.device,
+        *,
+        compiled: bool = False,
     ):
         self.precision = Precision(training.precision, device)
         self.network = network.to(device, memory_format=self.precision.memory_format)
         self.network.train()
         if training.recompute_activations:
             self.network.recompute_activations()
-        if training.compile:
+        if compiled:
             compile_for_device(self.network, "training.compile")
         self.diffusion = diffusion
         self.gradient_clip = training.gradient_clip
@@ -76,6 +79,7 @@ class Learner:
             The loss before the step, a float32 scalar on the device.
         """
         self.optimizer.learning_rate = learning_rate
+        self.optimizer.zero_grad()  # before the activations need the memory
         x_t = self.diffusion.add_noise(batch.x0, batch.noise, batch.timesteps)
         with self.precision.autocast():
             predicted = self.network(x_t, batch.timesteps)

@@ -78,7 +78,6 @@ class Precision:
 
         With fp16, a step whose gradients overflow is skipped, and the scale halved.
         """
-        optimizer.zero_grad()
         self.scaler.scale(loss).backward()
         if gradient_clip is not None:
             self.scaler.unscale_(optimizer)

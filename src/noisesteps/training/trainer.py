@@ -125,7 +125,9 @@ def train(
     plan = Plan(len(images), training, epochs)
     with StopRequest() as stop, deterministic(device):
         try:
-            learner = Learner(network, diffusion, training, device)
+            learner = Learner(
+                network, diffusion, training, device, compiled=plan.compiles
+            )
             batches = Batches(
                 images,
                 diffusion.steps,
