@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from benchmarks.contestants import BOUNDS, contestants
+from benchmarks.contestants import BOUNDS, OURS, contestants
 from benchmarks.groups import later
 from benchmarks.peak import operations, peaks
 from benchmarks.rows import Row, make_row
@@ -84,6 +84,7 @@ def contests(settings: Settings) -> dict[str, Contest]:
             settings.batch,
             True,
             {name: partial(make, settings) for name, make in TRAINING.items()}
+            | _compiled(settings, TRAINING["ours"])
             | _bounds(settings, settings.batch, training=True),
             TRAINING_GOALS,
         ),
@@ -107,10 +108,19 @@ def contests(settings: Settings) -> dict[str, Contest]:
                 program: partial(make, settings, batch=batch, steps=steps)
                 for program, make in SAMPLING.items()
             }
+            | _compiled(settings, SAMPLING["ours"], batch=batch, steps=steps)
             | _bounds(settings, batch, training=False),
             SAMPLING_GOALS,
         )
     return found
+
+
+def _compiled(
+    settings: Settings, make: Callable[..., Work], **sizes: int
+) -> dict[str, Callable[[str], Work]]:
+    if settings.on.type != "cuda":
+        return {}
+    return {"compiled": partial(make, settings, compiled=True, **sizes)}
 
 
 def _bounds(
@@ -175,19 +185,21 @@ def _run(settings: Settings, contest: Contest) -> list[Row]:
     return [
         make_row(
             settings,
-            f"{contest.name}-{_pair(mine, theirs)}-{program}",
-            f"{contest.title}, {mine}",
+            f"{contest.name}-{_pair(mine, theirs)}-{program}{_suffix(variant)}",
+            f"{contest.title}, {mine}{OURS[variant]}",
             f"{PEERS[program]}, {theirs}",
-            compare(times["ours", mine], times[program, theirs]),
+            compare(times[variant, mine], times[program, theirs]),
             **_limits(times, program, mine, theirs),
             goal=goal,
             goal_text=f"≥ {goal:g}×" if goal else "",
-            ours_share=shares["ours", mine],
+            ours_share=shares[variant, mine],
             peer_share=shares[program, theirs],
-            ours_bytes=most["ours", mine],
+            ours_bytes=most[variant, mine],
             peer_bytes=most[program, theirs],
         )
         for program, mine, theirs, goal in _pairs(settings, contest)
+        for variant in OURS
+        if variant in contest.makers
     ]
 
 
@@ -205,6 +217,10 @@ def _limits(
 
 def _pair(mine: str, theirs: str) -> str:
     return mine if mine == theirs else f"{mine}-beside-{theirs}"
+
+
+def _suffix(variant: str) -> str:
+    return "" if variant == "ours" else f"-{variant}"
 
 
 def _pairs(

@@ -38,7 +38,11 @@ def batches_of(settings: Settings, learner: Learner, training: Training) -> Batc
 
 
 def training_step(
-    settings: Settings, precision: str, *, recompute: bool = False
+    settings: Settings,
+    precision: str,
+    *,
+    recompute: bool = False,
+    compiled: bool = False,
 ) -> Work:
     """One update as the training loop takes it: batch, rate, update, loss now and then.
 
@@ -48,7 +52,9 @@ def training_step(
         update={"recompute_activations": recompute}
     )
     diffusion = Diffusion(STEPS, "linear")
-    learner = Learner(settings.network(), diffusion, training, settings.on)
+    learner = Learner(
+        settings.network(), diffusion, training, settings.on, compiled=compiled
+    )
     batches = batches_of(settings, learner, training)
     indices = itertools.count()
 
@@ -62,7 +68,14 @@ def training_step(
     return Work(step, device=settings.on)
 
 
-def sampling_steps(settings: Settings, precision: str, batch: int, steps: int) -> Work:
+def sampling_steps(
+    settings: Settings,
+    precision: str,
+    batch: int,
+    steps: int,
+    *,
+    compiled: bool = False,
+) -> Work:
     """Denoise one batch in `steps` steps, evenly spaced over T, to uint8 images."""
     network = settings.network()
     section = Sampling(
@@ -70,6 +83,7 @@ def sampling_steps(settings: Settings, precision: str, batch: int, steps: int) -
         batch_size=batch,
         sampling_steps=steps,
         precision=precision,
+        compile=compiled,
     )
 
     def sample() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import platform
+import re
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -124,11 +126,22 @@ def make_row(
 
 
 def device_name(settings: Settings) -> str:
-    """Return the hardware's name; of a CPU, with the vectors that PyTorch uses.
+    """Return the hardware's name; of a CPU, with its family and PyTorch's vectors.
 
-    The threads have their own column.
+    Virtual machines call several generations by one name. The threads have their own
+    column.
     """
     if settings.on.type != "cpu":
         return describe(settings.on)
     name = describe(settings.on).rsplit(",", 1)[0] or platform.machine()
-    return f"{name} ({torch.backends.cpu.get_cpu_capability()})"
+    return f"{name} ({_family()}{torch.backends.cpu.get_cpu_capability()})"
+
+
+def _family() -> str:
+    """Return the family that an x86 processor says it is of, where Linux tells."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return ""
+    found = re.search(r"^cpu family\s*: (\d+)$", text, re.MULTILINE)
+    return f"family {found[1]}, " if found else ""
