@@ -8,11 +8,11 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from benchmarks import whole_study
+from benchmarks import goals, whole_study
 from benchmarks.rows import Row
 from noisesteps.files import write_text
 
-# The tables are named `benchmarks` and `study`.
+# The tables are named `goals`, `benchmarks` and `study`.
 BEGIN = "<!-- {}: begin -->"
 END = "<!-- {}: end -->"
 HEADINGS = (
@@ -90,7 +90,11 @@ def into_page(page: Path, rows: list[Row]) -> None:
         If the page has not exactly one pair of markers of each table.
     """
     text = page.read_text(encoding="utf-8")
-    tables = {"benchmarks": markdown(rows), "study": whole_study.markdown(rows)}
+    tables = {
+        "goals": goals.markdown(rows),
+        "benchmarks": markdown(rows),
+        "study": whole_study.markdown(rows),
+    }
     for name, table in tables.items():
         begin, end = BEGIN.format(name), END.format(name)
         before, *rest = text.split(begin)

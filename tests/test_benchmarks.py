@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from benchmarks import (
     check,
     frechet,
+    goals,
     growth,
     layers,
     networks,
@@ -52,7 +53,9 @@ TINY = Settings(
 )
 ROOT = Path(__file__).parents[1]
 PAGE, BASELINE = ROOT / "docs/performance.md", ROOT / "benchmarks/baseline.json"
-STUDY = [mark.format("study") for mark in (table.BEGIN, table.END)]
+TABLES = {"goals": goals, "benchmarks": table, "study": whole_study}
+MARKS = (table.BEGIN, table.END)
+OTHERS = "\n".join(mark.format(name) for name in ("goals", "study") for mark in MARKS)
 SECONDS = st.floats(1e-6, 1e3)
 
 
@@ -165,8 +168,8 @@ def test_the_table_says_what_was_met_and_what_was_not():
 
 def test_the_table_goes_between_the_markers(tmp_path):
     page = tmp_path / "page.md"
-    marks = [mark.format("benchmarks") for mark in (table.BEGIN, table.END)]
-    page.write_text("before\n\n{}\n{}\n{}\nold\n{}\n\nafter\n".format(*STUDY, *marks))
+    marks = [mark.format("benchmarks") for mark in MARKS]
+    page.write_text("before\n\n{}\nold\n{}\n{}\n\nafter\n".format(*marks, OTHERS))
     table.into_page(page, [a_row(note="a note")])
     table.into_page(page, [a_row(note="a note")])
     text = page.read_text()
@@ -184,17 +187,37 @@ def test_a_page_has_a_table_for_each_machine():
     assert all(part.count("training step |") == 1 for part in (first, second))
 
 
+def test_goals_stand_beside_what_each_machine_reached():
+    rows = [
+        a_row(ratio=2.13, threads=2, goal=2.0, goal_text="≥ 2×", ratio_layers=3.0),
+        a_row(ratio=1.5, goal=2.0, goal_text="≥ 2×", ratio_layers=2.5),
+        a_row("without a goal"),
+    ]
+    better = [replace(row, device="another", ratio=2.5) for row in rows]
+    worse = [replace(row, device="a third", ratio=1.0) for row in rows[1:]]
+    heading, _, line = goals.markdown(rows + better + worse).splitlines()
+    assert [cell.strip() for cell in heading.split("|")][3:-1] == [
+        *("goal", "a processor", "another", "a third"),
+    ]
+    assert [cell.strip() for cell in line.split("|")][3:-1] == [
+        "≥ 2×",
+        "1.5× MISSED, 2.13× met<br>layers alone 2.5×, 3×",
+        "2.5×, 2.5× met",
+        "1× MISSED<br>layers alone 2.5×",
+    ]
+
+
 def test_a_page_without_markers_is_left_alone(tmp_path):
     page = tmp_path / "page.md"
-    page.write_text("{1}\n{0}\n".format(*STUDY))
+    page.write_text(OTHERS)
     with pytest.raises(ValueError, match="needs one line"):
         table.into_page(page, [a_row()])
-    assert page.read_text() == "{1}\n{0}\n".format(*STUDY)
+    assert page.read_text() == OTHERS
 
 
 def test_the_committed_page_has_the_tables_of_the_committed_result():
     text, rows = PAGE.read_text(), table.read(BASELINE)
-    for name, written in (("benchmarks", table), ("study", whole_study)):
+    for name, written in TABLES.items():
         begin, end = table.BEGIN.format(name), table.END.format(name)
         assert text.count(begin) == text.count(end) == 1
         assert f"{begin}\n\n{written.markdown(rows).strip()}\n\n{end}" in text

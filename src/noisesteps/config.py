@@ -447,7 +447,12 @@ class Sampling(Section):
         le=100,
     )
     batch_size: int = _key(
-        8, "Images generated together.", "images", ge=1, le=MOST_TOGETHER
+        8,
+        "Images generated together; if a GPU's free memory is too small for them, half "
+        "of them, and so on: for as many as fit, set it to `images`.",
+        "images",
+        ge=1,
+        le=MOST_TOGETHER,
     )
     method: Method = _key(
         "ancestral", "ancestral: DDPM's own sampler; ddim: Song et al. 2021, eta 0."
