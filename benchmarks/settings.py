@@ -97,7 +97,7 @@ def settings_for(device: str, threads: int, rounds: int) -> Settings:
         preset="small-32",
         image_size=32,
         batch=16,
-        sampling=((8, 50), (128, 5)),
+        sampling=((8, 100), (128, 5)),
         # Where it is emulated, bf16 takes 15 to 50 times as long as fp32.
         precisions=("fp32", "bf16") if multiplies_bf16() else ("fp32",),
     )
