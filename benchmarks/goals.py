@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tabulate import tabulate
 
-from benchmarks.rows import Row
+from benchmarks.rows import Row, three_digits
 
 
 def markdown(rows: list[Row]) -> str:
@@ -52,4 +52,4 @@ def _verdict(row: Row) -> str:
 
 
 def _ratios(ratios: Sequence[float | None]) -> str:
-    return ", ".join(f"{ratio:.3g}×" for ratio in ratios if ratio)
+    return ", ".join(f"{three_digits(ratio)}×" for ratio in ratios if ratio)

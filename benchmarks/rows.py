@@ -125,6 +125,11 @@ def make_row(
     )
 
 
+def three_digits(value: float) -> str:
+    """Return a number with three digits, or all before the point."""
+    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+
+
 def device_name(settings: Settings) -> str:
     """Return the hardware's name; of a CPU, with its family and PyTorch's vectors.
 

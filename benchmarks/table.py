@@ -9,7 +9,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from benchmarks import goals, whole_study
-from benchmarks.rows import Row
+from benchmarks.rows import Row, three_digits
 from noisesteps.files import write_text
 
 # The tables are named `goals`, `benchmarks` and `study`.
@@ -135,16 +135,12 @@ def _ratio(row: Row) -> str:
         return ""
     text = _times(row.ratio)
     if row.ratio_low is not None and row.ratio_high is not None:
-        text += f" ({_three(row.ratio_low)}–{_three(row.ratio_high)})"
+        text += f" ({three_digits(row.ratio_low)}–{three_digits(row.ratio_high)})"
     return text
 
 
 def _times(ratio: float | None) -> str:
-    return f"{_three(ratio)}×" if ratio else ""
-
-
-def _three(value: float) -> str:
-    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+    return f"{three_digits(ratio)}×" if ratio else ""
 
 
 def _goal(row: Row) -> str:
