@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import traceback
 from pathlib import Path
 
 import click
@@ -69,11 +70,15 @@ def run(
     """Measure, print a table and write JSON."""
     chosen = _groups(names)
     rows: list[Row] = []
+    failed = 0
     for settings in _all_settings(device, threads, rounds):
-        rows += _measure(settings, chosen, _thread_counts(threads)[-1])
+        found, status = _measure(settings, chosen, _thread_counts(threads)[-1])
+        rows += found
+        failed = failed or status
     kept = table.read(path) if path.exists() else []
     table.write(path, table.merge(kept, rows))
     click.echo(f"\n{table.plain(rows)}\n\nWritten to {path}")
+    sys.exit(failed)
 
 
 def _groups(names: str) -> list[str]:
@@ -104,8 +109,11 @@ def _all_settings(device: str, threads: tuple[int, ...], rounds: int) -> list[Se
     return found
 
 
-def _measure(settings: Settings, names: list[str], most: int) -> list[Row]:
-    """Measure in a new process, which starts with the number of threads."""
+def _measure(settings: Settings, names: list[str], most: int) -> tuple[list[Row], int]:
+    """Measure in a new process, which starts with the number of threads.
+
+    Returns what it measured, and its exit status.
+    """
     kind = settings.on.type
     names = [
         name
@@ -121,9 +129,7 @@ def _measure(settings: Settings, names: list[str], most: int) -> list[Row]:
         done = subprocess.run(
             [*command, ",".join(names), str(result)], env=environment, check=False
         )
-        if done.returncode:
-            sys.exit(done.returncode)
-        return table.read(result)
+        return (table.read(result) if result.exists() else []), done.returncode
 
 
 @main.command()
@@ -191,13 +197,18 @@ def orchestration(folder: Path, path: Path) -> None:
 @click.argument("names")
 @click.argument("result", type=click.Path(path_type=Path))
 def worker(settings: Settings, names: str, result: Path) -> None:
-    """Measure some groups in this process."""
+    """Measure some groups in this process; what fails loses no other's rows."""
     torch.set_num_threads(settings.threads)
-    rows = []
+    rows, failed = [], False
     for name in filter(None, names.split(",")):
         click.echo(f"{settings.device}, {settings.threads} threads: {name} ...")
-        rows += GROUPS[name].measure(settings)
-    table.write(result, rows)
+        try:
+            rows += GROUPS[name].measure(settings)
+        except Exception:
+            traceback.print_exc()
+            failed = True
+        table.write(result, rows)
+    sys.exit(failed)
 
 
 @main.command("of-torch", hidden=True)

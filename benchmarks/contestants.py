@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import Connection
 
+import click
 import torch
 
 from benchmarks.memory import peak_bytes
@@ -42,7 +43,7 @@ class Contestant:
             target=_contend, args=(settings, contest, program, precision, theirs)
         )
         self._process.start()
-        theirs.close()
+        theirs.close()  # so that its end is noticed
         self.units = self._pipe.recv()
 
     def seconds(self, calls: int) -> float:
@@ -69,14 +70,21 @@ class Contestant:
 def contestants(
     settings: Settings, contest: str, who: Sequence[tuple[str, str]]
 ) -> Iterator[dict[tuple[str, str], Contestant]]:
-    """Yield the contestants by (program, precision); all are gone afterwards."""
+    """Yield the contestants by (program, precision); all are gone afterwards.
+
+    One whose process ends before it has done its work once is left out, and named.
+    """
     with ExitStack() as stack:
         found = {}
         for program, precision in who:
-            found[program, precision] = Contestant(
-                settings, contest, program, precision
-            )
-            stack.callback(found[program, precision].abandon)
+            try:
+                one = Contestant(settings, contest, program, precision)
+                stack.callback(one.abandon)
+                one.seconds(1)
+            except EOFError:
+                click.echo(f"{contest}: {program} in {precision} failed; left out.")
+            else:
+                found[program, precision] = one
         yield found
 
 
@@ -95,7 +103,10 @@ def _contend(
 
 
 def _turn(work: Work, calls: int) -> float:
-    """Time a turn; on CUDA the others have the memory until the next one."""
+    """Time a turn; on CUDA the others have the memory until the next one.
+
+    All but weights, inputs and, of a compiled network, the graphs' own.
+    """
     if work.device.type != "cuda":
         return work.seconds(calls)
     work.call()  # takes the memory again

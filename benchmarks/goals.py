@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 
 from tabulate import tabulate
 
 from benchmarks.rows import Row, three_digits
 
+# How a goal's text ends, the unit of what it limits, and that of a ratio.
+UNITS: tuple[tuple[str, str, Callable[[float], float]], ...] = (
+    ("as long", "×", lambda ratio: 1 / ratio),
+    ("% of it", " %", lambda ratio: 100 / ratio),
+    ("% on top", " %", lambda ratio: 100 * (1 / ratio - 1)),
+    ("GB above", " GB", lambda ratio: 1 / ratio),
+)
+
 
 def markdown(rows: list[Row]) -> str:
     """Return a table of the rows that have a goal, for a page.
 
-    A cell has the ratios by number of threads, fewest first; where one misses the
-    goal, below them those of the layers alone, if they were measured.
+    A cell has what was reached by number of threads, fewest first, in the goal's own
+    unit; where one misses the goal, below it that of the layers alone, if it was
+    measured.
     """
     wanted = [row for row in rows if row.goal is not None]
     devices = list(dict.fromkeys(row.device for row in wanted))
@@ -37,19 +46,22 @@ def _of(rows: list[Row], work: tuple[str | None, ...], device: str) -> list[Row]
 def _cell(rows: list[Row]) -> str:
     if not rows:
         return ""
-    if all(row.met for row in rows):
-        return f"{_ratios([row.ratio for row in rows])} met"
-    verdicts = [f"{_ratios([row.ratio])} {_verdict(row)}" for row in rows]
-    if not any(row.met for row in rows):
-        verdicts = [f"{_ratios([row.ratio for row in rows])} MISSED"]
-    alone = [row.ratio_layers for row in rows if row.ratio_layers]
-    bound = f"<br>layers alone {_ratios(alone)}" if alone else ""
-    return f"{', '.join(verdicts)}{bound}"
+    verdicts = {row.met: "met" if row.met else "MISSED" for row in rows}
+    if len(verdicts) == 1:
+        text = f"{', '.join(map(reached, rows))} {verdicts[rows[0].met]}"
+    else:
+        text = ", ".join(f"{reached(row)} {verdicts[row.met]}" for row in rows)
+    alone = [f"{three_digits(row.ratio_layers)}×" for row in rows if row.ratio_layers]
+    if alone and False in verdicts:
+        text += f"<br>layers alone {', '.join(alone)}"
+    return text
 
 
-def _verdict(row: Row) -> str:
-    return "met" if row.met else "MISSED"
-
-
-def _ratios(ratios: Sequence[float | None]) -> str:
-    return ", ".join(f"{three_digits(ratio)}×" for ratio in ratios if ratio)
+def reached(row: Row) -> str:
+    """Return what a row with a goal reached, in the unit of its goal."""
+    if row.ratio is None:
+        return ""
+    for ending, unit, of_ratio in UNITS:
+        if row.goal_text.endswith(ending):
+            return f"{three_digits(of_ratio(row.ratio))}{unit}"
+    return f"{three_digits(row.ratio)}×"

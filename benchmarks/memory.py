@@ -21,12 +21,12 @@ STAGE_LIMIT = 10**9
 def peak_bytes(device: torch.device) -> int:
     """Return the most memory that this process has used.
 
-    On CUDA what PyTorch allocated; else what was resident. Linux's `ru_maxrss` is
-    handed on from a parent to its child, so the kernel's own high-water mark of the
-    process is read where there is one.
+    On CUDA what PyTorch held, its cache included; else what was resident. Linux's
+    `ru_maxrss` is handed on from a parent to its child, so the kernel's own high-water
+    mark of the process is read where there is one.
     """
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
+        return torch.cuda.max_memory_reserved(device)
     status = Path("/proc/self/status")
     if status.exists():
         lines = status.read_text().splitlines()

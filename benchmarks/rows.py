@@ -33,6 +33,8 @@ class Row:
         `peer_s` / `ours_s`, or what `goal_text` says where no time is compared.
     goal
         The least `ratio` that is wanted.
+    goal_share
+        The least `ours_share` that is wanted besides.
     goal_text
         The goal as it was set.
     ratio_low, ratio_high
@@ -44,7 +46,8 @@ class Row:
         Part of the matrix-multiply peak of the same precision and threads that was
         reached, from PyTorch's count of operations.
     ours_bytes, peer_bytes
-        Most memory: allocated on CUDA, resident in a process of its own on the CPU.
+        Most memory: held by PyTorch on CUDA, resident in a process of its own on the
+        CPU.
     kind, device, threads, rounds, torch
         What it was measured on; `kind` is `cpu` or `cuda`.
     note
@@ -59,6 +62,7 @@ class Row:
     peer_s: float | None = None
     ratio: float | None = None
     goal: float | None = None
+    goal_share: float | None = None
     goal_text: str = ""
     ratio_low: float | None = None
     ratio_high: float | None = None
@@ -80,6 +84,8 @@ class Row:
         """Whether the goal is reached; None without a goal."""
         if self.goal is None or self.ratio is None:
             return None
+        if self.goal_share and (self.ours_share or 0) < self.goal_share:
+            return False
         return self.ratio >= self.goal
 
     @property

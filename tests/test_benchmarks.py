@@ -9,6 +9,7 @@ import statistics
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,7 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks import (
+    __main__,
     check,
+    contestants,
     frechet,
     goals,
     growth,
@@ -207,6 +210,20 @@ def test_goals_stand_beside_what_each_machine_reached():
     ]
 
 
+@pytest.mark.parametrize(
+    ("goal_text", "ratio", "text"),
+    [
+        ("≥ 2×", 1.5, "1.5×"),
+        ("≤ 1.3× as long", 0.8, "1.25×"),
+        ("≤ 1 % of it", 800.0, "0.125 %"),
+        ("≤ 15 % on top", 0.8, "25 %"),
+        ("≤ 1 GB above", 4.0, "0.25 GB"),
+    ],
+)
+def test_what_was_reached_is_in_the_goals_unit(goal_text, ratio, text):
+    assert goals.reached(a_row(ratio=ratio, goal=1.0, goal_text=goal_text)) == text
+
+
 def test_a_page_without_markers_is_left_alone(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(OTHERS)
@@ -353,6 +370,34 @@ def test_what_is_not_measured_again_stays_in_the_result(tmp_path, monkeypatch):
     result = CliRunner().invoke(main, ["run", "--device", "cuda", "--json", str(path)])
     assert result.exit_code == 0
     assert table.read(path) == [a_row()]
+
+
+def test_a_group_that_fails_loses_no_other_rows(tmp_path, monkeypatch):
+    def fail(settings):
+        raise RuntimeError("out of luck")
+
+    groups = {"bad": fail, "good": lambda settings: [a_row()]}
+    groups = {name: SimpleNamespace(measure=work) for name, work in groups.items()}
+    monkeypatch.setattr(__main__, "GROUPS", groups)
+    path = tmp_path / "rows.json"
+    result = CliRunner().invoke(main, ["worker", TINY.text(), "bad,good", str(path)])
+    assert result.exit_code == 1
+    assert table.read(path) == [a_row()]
+
+
+def test_a_contestant_that_fails_is_left_out_and_named(capfd):
+    who = [("nobody", "fp32"), ("ours", "fp32")]
+    with contestants.contestants(TINY, "training", who) as works:
+        assert list(works) == [("ours", "fp32")]
+        assert works["ours", "fp32"].seconds(1) > 0
+    assert "training: nobody in fp32 failed; left out." in capfd.readouterr().out
+
+
+def test_a_share_of_the_peak_may_be_wanted_too():
+    row = a_row(ratio=2.5, goal=2.0, goal_share=0.45, ours_share=0.5)
+    assert row.met
+    assert not replace(row, ours_share=0.4).met
+    assert not replace(row, ratio=1.5).met
 
 
 def test_unknown_rows_are_refused_by_name():

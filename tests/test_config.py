@@ -130,6 +130,22 @@ def test_a_bad_value_is_refused_in_one_sentence(tmp_path, path, value, named):
     assert list(tmp_path.iterdir()) == [file]
 
 
+def test_what_depends_on_compile_is_whether_it_compiles():
+    """The demo trains 500 updates, and samples 96 images by 32 in T steps."""
+    run = parse_study(DEMO).runs[0]
+    assert run.steps == 10
+    for path, stage, limit in (
+        ("training.compile", "train", 500),
+        ("sampling.compile", "sample", 3 * 10),
+    ):
+        inputs = {
+            value: str(parse_study(changed(path, value)).settings(stage, run))
+            for value in (False, True, 2, limit, limit + 1)
+        }
+        assert inputs[True] == inputs[2] == inputs[limit]
+        assert inputs[False] == inputs[limit + 1] != inputs[True]
+
+
 @pytest.mark.parametrize("value", [True, False, 1, 5000])
 def test_compile_keeps_what_it_is_given(value):
     study = parse_study(changed("training.compile", value))

@@ -23,8 +23,8 @@ from noisesteps.files import write_json
 from noisesteps.needs import NETWORKS, UNCOUNTED_IMAGES, gpu_threads
 from noisesteps.paths import StudyPaths
 from noisesteps.plan import Slots, as_values, describe, laboratory, make_plan
-from noisesteps.plan.calibration import Calibration
-from noisesteps.plan.counts import Count, count_images
+from noisesteps.plan.calibration import Calibration, conditions
+from noisesteps.plan.counts import Count, compiled_stages, count_images
 from noisesteps.plan.estimate import Estimator, tasks
 from noisesteps.plan.limits import Machine
 from noisesteps.plan.machine import TooLargeError, run_together
@@ -70,6 +70,40 @@ def planned(study, calibration=MEASURED, machine=ROOMY, slots=CPU, minutes=10**6
     if calibration.batch_size != MEASURED.batch_size:
         batch = calibration
     return make_plan(study, slots, counted(study), batch, machine, "CPU", minutes)
+
+
+@pytest.mark.parametrize(
+    ("section", "asked", "compiles"),
+    [
+        ("training", False, False),
+        ("training", 500, True),  # as many as the demo has
+        ("training", 501, False),
+        ("sampling", True, True),
+        ("sampling", 3 * 200, True),  # 96 images by 32, in 200 steps
+        ("sampling", 3 * 200 + 1, False),
+    ],
+)
+def test_a_calibration_is_compiled_where_the_study_is(section, asked, compiles):
+    values = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())
+    plain = parse_study(values)
+    values[section]["compile"] = asked
+    study = parse_study(values)
+    assert compiled_stages(study)[section] is compiles
+    same = conditions(study, CPU, "a CPU") == conditions(plain, CPU, "a CPU")
+    assert same is not compiles
+
+
+def test_only_what_is_compiled_waits_for_it():
+    """The demo's sampling, of which only T = 200 has as many steps as asked for."""
+    values = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())
+    values["sampling"]["compile"] = 3 * 200
+    slow = dataclasses.replace(MEASURED, sampling_warm_up=1000.0)
+    study = parse_study(values)
+    jobs = Estimator(study, counted(study), slow).jobs()
+    sampled = {job.run: job.work_seconds for job in jobs if job.stage == "sample"}
+    assert len(sampled) == 16
+    for run, work in sampled.items():
+        assert (work > 1000) is (run.steps == 200 and run.sampler is None)
 
 
 def jobs_of(study, counts=None):

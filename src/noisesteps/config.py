@@ -401,6 +401,10 @@ class Training(Section):
         le=100,
     )
 
+    def compiles(self, updates: int) -> bool:
+        """Whether a training of so many updates compiles its network."""
+        return bool(self.compile) and updates >= self.compile
+
     @model_validator(mode="after")
     def _rates_are_ordered(self) -> Training:
         if self.learning_rate_min > self.learning_rate:
@@ -469,6 +473,11 @@ class Sampling(Section):
     fewer_steps: FewerSteps | None = _key(
         None, "Sample the models of the largest T in fewer steps too; null: do not."
     )
+
+    def compiles(self, images: int, steps: int) -> bool:
+        """Whether so many images in so many denoising steps compile the network."""
+        calls = math.ceil(images / self.batch_size) * steps
+        return bool(self.compile) and calls >= self.compile
 
     @model_validator(mode="after")
     def _batch_fits(self) -> Sampling:
@@ -802,16 +811,30 @@ class Study(Section):
                     yield "listing", folder_digest(chosen.path)
             case "train":
                 yield "network", self.network.model_dump(mode="json")
-                unread = {"epochs"} if self.training.optimizer_steps else set()
-                unread |= OBSERVING | SAME_WEIGHTS | {"seeds"}
-                unread |= set() if self.training.compile else {"compile"}
-                yield "training", self.training.model_dump(exclude=unread)
+                updates = self.training.optimizer_steps
+                unread = {"epochs"} if updates else set()
+                unread |= OBSERVING | SAME_WEIGHTS | {"seeds", "compile"}
+                asked = self.training.compile
+                compiles = self.training.compiles(updates) if updates else asked
+                yield (
+                    "training",
+                    self.training.model_dump(exclude=unread)
+                    | ({"compile": compiles} if compiles else {}),
+                )
                 yield "epochs", self.datasets[dataset].epochs
             case "sample":
                 sampling = self.sampling_of(run)
-                unread = COUNTING | (set() if sampling.compile else {"compile"})
-                yield "sampling", sampling.model_dump(exclude=unread)
-                yield "images", self.sample_images(run)
+                images = self.sample_images(run)
+                compiles = sampling.compiles(
+                    images, sampling.sampling_steps or run.steps
+                )
+                unread = COUNTING | {"compile"}
+                yield (
+                    "sampling",
+                    sampling.model_dump(exclude=unread)
+                    | ({"compile": True} if compiles else {}),
+                )
+                yield "images", images
             case "reference" | "score":
                 yield "extractor", self.evaluation.extractor
                 yield "batch_size", self.evaluation.batch_size

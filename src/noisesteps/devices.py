@@ -167,24 +167,6 @@ def multiplies_bf16() -> bool:
     )
 
 
-def repays_compilation(asked: bool | int, calls: int, key: str) -> bool:
-    """Whether a network that will be called `calls` times is to be compiled.
-
-    Parameters
-    ----------
-    asked
-        The configuration's value: always, never, or from so many calls on.
-    calls
-        How often the network will be called.
-    key
-        The configuration's key, for the log.
-    """
-    if not asked or calls >= asked:
-        return bool(asked)
-    log.info("%s: not compiled, since there are only %d calls", key, calls)
-    return False
-
-
 def compile_for_device(network: torch.nn.Module, key: str) -> None:
     """Have `torch.compile` translate a network when it is first called.
 

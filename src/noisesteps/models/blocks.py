@@ -121,7 +121,24 @@ class Upsample(nn.Module):
         if is_worth_halving(x) and not torch.is_autocast_enabled(x.device.type):
             weight = half_resolution_weight(self.conv.weight)
             return interleave(F.conv2d(x, weight, self.conv.bias.repeat(4), padding=1))
+        if torch.compiler.is_compiling():
+            return self.conv(_doubled(x))
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+def _doubled(x: torch.Tensor) -> torch.Tensor:
+    """Repeat every pixel of images (N,C,H,W) in both directions.
+
+    As the compiler likes it: the gradient is a sum, where that of `F.interpolate`
+    becomes a scattered addition, which it cannot join with anything else.
+    """
+    images, channels, height, width = x.shape
+    shape = (images, channels, height, 2, width, 2)
+    return (
+        x[:, :, :, None, :, None]
+        .expand(shape)
+        .reshape(images, channels, 2 * height, 2 * width)
+    )
 
 
 def is_worth_halving(x: torch.Tensor) -> bool:

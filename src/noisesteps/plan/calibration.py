@@ -19,7 +19,7 @@ from typing import Any
 from noisesteps.config import Study
 from noisesteps.files import digest, read_json
 from noisesteps.paths import RESOURCES
-from noisesteps.plan.counts import is_drawn, weights_are_there
+from noisesteps.plan.counts import compiled_stages, is_drawn, weights_are_there
 from noisesteps.plan.machine import Slots
 from noisesteps.provenance import code_digest, library_versions
 from noisesteps.records import write_record
@@ -97,6 +97,7 @@ class Calibration:
 def conditions(study: Study, slots: Slots, device_name: str) -> dict[str, Any]:
     """Return what a calibration depends on, as JSON values."""
     training = {"batch_size", "precision", "gradient_clip", "ema_decay", "log_steps"}
+    training |= {"tensorboard", "recompute_activations"}
     chosen = study.classification
     return {
         "device": device_name,
@@ -104,10 +105,11 @@ def conditions(study: Study, slots: Slots, device_name: str) -> dict[str, Any]:
         "threads": slots.threads,
         "network": study.network.preset,
         "image_size": study.preprocess.image_size,
-        "training": study.training.model_dump(include=training | {"tensorboard"}),
+        "training": study.training.model_dump(include=training),
         "sampling": study.sampling.model_dump(
             include={"batch_size", "method", "precision"}
         ),
+        "compiled": compiled_stages(study),
         "evaluation": study.evaluation.model_dump(include={"extractor", "batch_size"}),
         "weights": weights_are_there(study),
         "classification": chosen

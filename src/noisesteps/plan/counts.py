@@ -9,7 +9,7 @@ from noisesteps.config import Distribution, Folder, OxfordFlowers, Study, Toy
 from noisesteps.errors import StageError
 from noisesteps.files import read_json
 from noisesteps.needs import UNCOUNTED_IMAGES
-from noisesteps.paths import StudyPaths
+from noisesteps.paths import Run, StudyPaths
 
 OFFICIAL = (7169, 1020)  # of Oxford Flowers: trnid and tstid; valid
 
@@ -110,3 +110,24 @@ def weights_are_there(study: Study) -> bool:
         return True
     folder = study.resource_folder(name)
     return all((folder / file).is_file() for file in weights.files)
+
+
+def compiled_stages(study: Study) -> dict[str, bool]:
+    """Say of `training` and `sampling` whether any job of theirs compiles.
+
+    How many updates a training has is not known before its images are counted, unless
+    the study says so: one that may compile counts as one that does.
+    """
+    training = study.training
+    updates = training.optimizer_steps
+    return {
+        "training": training.compiles(updates) if updates else bool(training.compile),
+        "sampling": any(sampling_compiles(study, run) for run in study.runs),
+    }
+
+
+def sampling_compiles(study: Study, run: Run) -> bool:
+    """Whether the images of a run are sampled with a compiled network."""
+    sampling = study.sampling_of(run)
+    steps = sampling.sampling_steps or run.steps
+    return sampling.compiles(study.sample_images(run), steps)

@@ -14,7 +14,7 @@ from noisesteps.figures import figure_names, figure_records
 from noisesteps.needs import EXTRACTED_A_SECOND, NETWORKS
 from noisesteps.paths import Run, StudyPaths
 from noisesteps.plan.calibration import Calibration
-from noisesteps.plan.counts import Count, is_drawn
+from noisesteps.plan.counts import Count, is_drawn, sampling_compiles
 from noisesteps.plan.schedule import Task
 from noisesteps.tables import table_names, table_records
 
@@ -201,8 +201,10 @@ class Estimator:
         folder = self.paths.model(run)
         array = self.counts[run.dataset].train * self.image_bytes
         device = self.measured.device_bytes.get("train", 0)
-        work = self.measured.training_warm_up
-        work += self.updates(run.dataset) * self.measured.update
+        updates, training = self.updates(run.dataset), self.study.training
+        work = updates * self.measured.update
+        if training.compiles(updates) or not training.compile:
+            work += self.measured.training_warm_up
         return self._job(
             "train",
             run.path.as_posix(),
@@ -228,8 +230,9 @@ class Estimator:
     def _sample(self, run: Run) -> Job:
         sampling, images = self.study.sampling_of(run), self.study.sample_images(run)
         steps = sampling.sampling_steps or run.steps
-        work = self.measured.sampling_warm_up
-        work += steps * self.measured.denoising_step * images / sampling.batch_size
+        work = steps * self.measured.denoising_step * images / sampling.batch_size
+        if sampling_compiles(self.study, run) or not sampling.compile:
+            work += self.measured.sampling_warm_up
         folder = self.paths.samples(run)
         return self._job(
             "sample",

@@ -19,7 +19,7 @@ from PIL import Image
 from noisesteps.config import Study, parse_study
 from noisesteps.files import write_text
 from noisesteps.needs import forward_flops
-from noisesteps.plan.counts import is_drawn
+from noisesteps.plan.counts import compiled_stages, is_drawn
 
 # Which work is worth which share of the time is guessed from this many operations a
 # second; what it really takes is measured.
@@ -127,14 +127,14 @@ def _models(study: Study, work: Amounts, jobs: int, batch_size: int | None) -> d
         "batch_size": batch_size or whole,
         "warmup_steps": 0,
         "checkpoint_epochs": work.epochs,
-        "compile": bool(study.training.compile),
+        "compile": compiled_stages(study)["training"],
         "wandb": {"mode": "disabled"},
         "seeds": jobs,
     }
     batch = study.sampling.batch_size
     sampling = {
         "images": max(2 * batch, 6),
-        "compile": bool(study.sampling.compile),
+        "compile": compiled_stages(study)["sampling"],
         "seeds": 1,
         "sampling_steps": None,
         "fewer_steps": None,

@@ -6,7 +6,6 @@ Ho et al. 2020, algorithm 2; Song et al. 2021 (DDIM), equation (12).
 from __future__ import annotations
 
 import logging
-import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +19,6 @@ from noisesteps.devices import (
     DTYPES,
     compile_for_device,
     memory_format,
-    repays_compilation,
     synchronize,
     warn_if_slow,
 )
@@ -172,8 +170,7 @@ def _predictor(
     device: torch.device,
 ) -> Predict:
     """Do once what does not change from step to step."""
-    calls = math.ceil(images / sampling.batch_size) * process.steps
-    if repays_compilation(sampling.compile, calls, "sampling.compile"):
+    if sampling.compiles(images, process.steps):
         compile_for_device(network, "sampling.compile")
     elif device.type == "cpu":
         return network.frozen(process.timesteps, DTYPES[sampling.precision])

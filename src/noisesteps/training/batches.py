@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from noisesteps.config import Training
-from noisesteps.devices import repays_compilation
 from noisesteps.errors import DataError
 from noisesteps.seeds import Key, torch_generator
 
@@ -48,13 +47,6 @@ class Plan:
     def updates(self) -> int:
         """Updates of the whole training."""
         return self.training.optimizer_steps or self.epochs * self.updates_per_epoch
-
-    @property
-    def compiles(self) -> bool:
-        """Whether there are as many updates as `training.compile` asks for."""
-        return repays_compilation(
-            self.training.compile, self.updates, "training.compile"
-        )
 
     def epoch(self, update: int) -> int:
         """Epoch, from 0, that the update with index `update` belongs to."""

@@ -125,9 +125,8 @@ def train(
     plan = Plan(len(images), training, epochs)
     with StopRequest() as stop, deterministic(device):
         try:
-            learner = Learner(
-                network, diffusion, training, device, compiled=plan.compiles
-            )
+            compiled = training.compiles(plan.updates)
+            learner = Learner(network, diffusion, training, device, compiled=compiled)
             batches = Batches(
                 images,
                 diffusion.steps,
