@@ -47,6 +47,7 @@ def _feeding(settings: Settings, precision: str) -> list[Row]:
         for batch, noise in zip(times["batch"], times["noise"], strict=True)
     ]
     step = f"our training step, {precision}"
+    with_noise = compare(times["batch"], times["step"])
     return [
         make_row(
             settings,
@@ -64,10 +65,15 @@ def _feeding(settings: Settings, precision: str) -> list[Row]:
             f"feeding-with-noise-{precision}",
             f"the same and its noise, batch of {settings.batch}",
             step,
-            compare(times["batch"], times["step"]),
+            with_noise,
             own_peer=True,
+            note=images_a_second(settings.batch, with_noise.ours_s),
         ),
     ]
+
+
+def images_a_second(batch: int, seconds: float) -> str:
+    return f"{batch / seconds:,.0f} images/s"
 
 
 def _noise(settings: Settings) -> torch.Tensor:

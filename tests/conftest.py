@@ -18,3 +18,10 @@ def mini_report(tmp_path_factory):
         study = finished_study.study()
         path = write_report(study, finished_study.finish(study), "config/mini.yaml")
         return folder / path
+
+
+@pytest.fixture
+def no_compiler(monkeypatch):
+    """Hide the C++ compilers, so that whatever would compile fails."""
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)

@@ -72,6 +72,13 @@ def planned(study, calibration=MEASURED, machine=ROOMY, slots=CPU, minutes=10**6
     return make_plan(study, slots, counted(study), batch, machine, "CPU", minutes)
 
 
+def jobs_of(study, counts=None, calibration=MEASURED):
+    return Estimator(study, counts or counted(study), calibration).jobs()
+
+
+# Compiled networks
+
+
 @pytest.mark.parametrize(
     ("section", "asked", "compiles"),
     [
@@ -98,16 +105,11 @@ def test_only_what_is_compiled_waits_for_it():
     values = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())
     values["sampling"]["compile"] = 3 * 200
     slow = dataclasses.replace(MEASURED, sampling_warm_up=1000.0)
-    study = parse_study(values)
-    jobs = Estimator(study, counted(study), slow).jobs()
+    jobs = jobs_of(parse_study(values), calibration=slow)
     sampled = {job.run: job.work_seconds for job in jobs if job.stage == "sample"}
     assert len(sampled) == 16
     for run, work in sampled.items():
         assert (work > 1000) is (run.steps == 200 and run.sampler is None)
-
-
-def jobs_of(study, counts=None):
-    return Estimator(study, counts or counted(study), MEASURED).jobs()
 
 
 # The schedule

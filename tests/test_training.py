@@ -128,23 +128,16 @@ def test_a_compiled_network_has_the_same_loss_and_gradients():
 
 
 @pytest.mark.parametrize("asked", [True, 1, 4])
-def test_without_a_compiler_the_key_is_named(asked, tmp_path, monkeypatch):
-    without_compilers(monkeypatch)
+def test_without_a_compiler_the_key_is_named(asked, tmp_path, no_compiler):
     with pytest.raises(ConfigError, match=r"training\.compile needs a C\+\+ compiler"):
         train_in(tmp_path, optimizer_steps=4, compile=asked)
 
 
-def test_a_training_too_short_for_it_is_not_compiled(tmp_path, monkeypatch):
-    without_compilers(monkeypatch)
+def test_a_training_too_short_for_it_is_not_compiled(tmp_path, no_compiler):
     plain = train_in(tmp_path / "plain", optimizer_steps=4)
     short = train_in(tmp_path / "short", optimizer_steps=4, compile=5)
     for name, weight in plain.state_dict.items():
         assert torch.equal(short.state_dict[name], weight)
-
-
-def without_compilers(monkeypatch):
-    monkeypatch.setenv("PATH", "")
-    monkeypatch.delenv("CXX", raising=False)
 
 
 # Learning rate

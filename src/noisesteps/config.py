@@ -405,6 +405,12 @@ class Training(Section):
         """Whether a training of so many updates compiles its network."""
         return bool(self.compile) and updates >= self.compile
 
+    @property
+    def compile_as_known(self) -> bool | int:
+        """`compile`, decided where the study says how many updates there are."""
+        updates = self.optimizer_steps
+        return self.compile if updates is None else self.compiles(updates)
+
     @model_validator(mode="after")
     def _rates_are_ordered(self) -> Training:
         if self.learning_rate_min > self.learning_rate:
@@ -737,6 +743,12 @@ class Study(Section):
         update = {"method": method, "sampling_steps": int(steps)}
         return self.sampling.model_copy(update=update)
 
+    def sampling_compiles(self, run: Run) -> bool:
+        """Whether the images of a run are sampled with a compiled network."""
+        sampling = self.sampling_of(run)
+        steps = sampling.sampling_steps or run.steps
+        return sampling.compiles(self.sample_images(run), steps)
+
     def epochs(self, dataset: str, train_images: int) -> int:
         """Count the epochs, the last of which `optimizer_steps` may cut short."""
         if self.training.optimizer_steps is not None:
@@ -811,30 +823,15 @@ class Study(Section):
                     yield "listing", folder_digest(chosen.path)
             case "train":
                 yield "network", self.network.model_dump(mode="json")
-                updates = self.training.optimizer_steps
-                unread = {"epochs"} if updates else set()
-                unread |= OBSERVING | SAME_WEIGHTS | {"seeds", "compile"}
-                asked = self.training.compile
-                compiles = self.training.compiles(updates) if updates else asked
-                yield (
-                    "training",
-                    self.training.model_dump(exclude=unread)
-                    | ({"compile": compiles} if compiles else {}),
-                )
+                unread = {"epochs"} if self.training.optimizer_steps else set()
+                unread |= OBSERVING | SAME_WEIGHTS | {"seeds"}
+                compiles = self.training.compile_as_known
+                yield "training", _read(self.training, unread, compiles)
                 yield "epochs", self.datasets[dataset].epochs
             case "sample":
-                sampling = self.sampling_of(run)
-                images = self.sample_images(run)
-                compiles = sampling.compiles(
-                    images, sampling.sampling_steps or run.steps
-                )
-                unread = COUNTING | {"compile"}
-                yield (
-                    "sampling",
-                    sampling.model_dump(exclude=unread)
-                    | ({"compile": True} if compiles else {}),
-                )
-                yield "images", images
+                compiles = self.sampling_compiles(run)
+                yield "sampling", _read(self.sampling_of(run), COUNTING, compiles)
+                yield "images", self.sample_images(run)
             case "reference" | "score":
                 yield "extractor", self.evaluation.extractor
                 yield "batch_size", self.evaluation.batch_size
@@ -878,6 +875,16 @@ NOT_THE_IMAGES = {"epochs", "files", "mirror", "hint"}
 OBSERVING = {"checkpoint_epochs", "log_steps", "tensorboard", "wandb"}
 SAME_WEIGHTS = {"recompute_activations"}
 COUNTING = {"images", "seeds", "fewer_steps"}
+
+
+def _read(
+    section: Training | Sampling, unread: set[str], compiles: bool | int
+) -> dict[str, Any]:
+    """Return what a stage reads of a section; of `compile`, what comes of it."""
+    values = section.model_dump(exclude=unread | {"compile"})
+    return values | ({"compile": compiles} if compiles else {})
+
+
 CHOOSING = {"datasets", "schedule", "steps", "images_per_class"}
 LEARNING = {"epochs", "batch_size", "learning_rate"}
 RANDOM_STAGES = {

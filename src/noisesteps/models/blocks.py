@@ -129,8 +129,8 @@ class Upsample(nn.Module):
 def _doubled(x: torch.Tensor) -> torch.Tensor:
     """Repeat every pixel of images (N,C,H,W) in both directions.
 
-    As the compiler likes it: the gradient is a sum, where that of `F.interpolate`
-    becomes a scattered addition, which it cannot join with anything else.
+    PyTorch's compiler turns the gradient of this into a sum, and that of
+    `F.interpolate` into a scattered addition, which it cannot fuse.
     """
     images, channels, height, width = x.shape
     shape = (images, channels, height, 2, width, 2)

@@ -9,7 +9,7 @@ from noisesteps.config import Distribution, Folder, OxfordFlowers, Study, Toy
 from noisesteps.errors import StageError
 from noisesteps.files import read_json
 from noisesteps.needs import UNCOUNTED_IMAGES
-from noisesteps.paths import Run, StudyPaths
+from noisesteps.paths import StudyPaths
 
 OFFICIAL = (7169, 1020)  # of Oxford Flowers: trnid and tstid; valid
 
@@ -115,19 +115,10 @@ def weights_are_there(study: Study) -> bool:
 def compiled_stages(study: Study) -> dict[str, bool]:
     """Say of `training` and `sampling` whether any job of theirs compiles.
 
-    How many updates a training has is not known before its images are counted, unless
-    the study says so: one that may compile counts as one that does.
+    Where the number of updates is not known before the images are counted, one that
+    may compile counts as one that does.
     """
-    training = study.training
-    updates = training.optimizer_steps
     return {
-        "training": training.compiles(updates) if updates else bool(training.compile),
-        "sampling": any(sampling_compiles(study, run) for run in study.runs),
+        "training": bool(study.training.compile_as_known),
+        "sampling": any(map(study.sampling_compiles, study.runs)),
     }
-
-
-def sampling_compiles(study: Study, run: Run) -> bool:
-    """Whether the images of a run are sampled with a compiled network."""
-    sampling = study.sampling_of(run)
-    steps = sampling.sampling_steps or run.steps
-    return sampling.compiles(study.sample_images(run), steps)

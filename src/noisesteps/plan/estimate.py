@@ -14,7 +14,7 @@ from noisesteps.figures import figure_names, figure_records
 from noisesteps.needs import EXTRACTED_A_SECOND, NETWORKS
 from noisesteps.paths import Run, StudyPaths
 from noisesteps.plan.calibration import Calibration
-from noisesteps.plan.counts import Count, is_drawn, sampling_compiles
+from noisesteps.plan.counts import Count, compiled_stages, is_drawn
 from noisesteps.plan.schedule import Task
 from noisesteps.tables import table_names, table_records
 
@@ -89,6 +89,7 @@ class Estimator:
         self, study: Study, counts: Mapping[str, Count], calibration: Calibration
     ):
         self.study, self.counts, self.measured = study, counts, calibration
+        self.compiled = compiled_stages(study)  # and so was what was measured
         self.paths = StudyPaths(study.study)
         self.image_bytes = 3 * study.preprocess.image_size**2
         self.parameters = NETWORKS[study.network.preset].parameters
@@ -201,9 +202,9 @@ class Estimator:
         folder = self.paths.model(run)
         array = self.counts[run.dataset].train * self.image_bytes
         device = self.measured.device_bytes.get("train", 0)
-        updates, training = self.updates(run.dataset), self.study.training
+        updates = self.updates(run.dataset)
         work = updates * self.measured.update
-        if training.compiles(updates) or not training.compile:
+        if self.study.training.compiles(updates) == self.compiled["training"]:
             work += self.measured.training_warm_up
         return self._job(
             "train",
@@ -231,7 +232,7 @@ class Estimator:
         sampling, images = self.study.sampling_of(run), self.study.sample_images(run)
         steps = sampling.sampling_steps or run.steps
         work = steps * self.measured.denoising_step * images / sampling.batch_size
-        if sampling_compiles(self.study, run) or not sampling.compile:
+        if self.study.sampling_compiles(run) == self.compiled["sampling"]:
             work += self.measured.sampling_warm_up
         folder = self.paths.samples(run)
         return self._job(
