@@ -7,23 +7,29 @@ neither helps nor hurts its peers, and the most memory that each used is its own
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import Connection
+from typing import Any, TypeVar
 
 import click
 import torch
 
-from benchmarks.memory import peak_bytes
+from benchmarks import resident
 from benchmarks.settings import Settings
-from benchmarks.timing import Work
+from benchmarks.timing import Measured, Work, alternate
 from noisesteps.devices import keep_freed_memory
 
-# Our program, by what a row adds to its name: on CUDA it runs compiled too. On a CPU
-# compilation takes minutes and gains nothing.
-OURS = {"ours": "", "compiled": ", compiled"}
-BOUNDS = ("convolutions", "layers")  # contestants that do nothing else: layers.py
 PROCESSES = multiprocessing.get_context("spawn")
+Name = TypeVar("Name", bound=Hashable)
+# Prepares a work; called in the contestant's process, so it has to be picklable.
+Make = Callable[[], Work]
+
+
+def as_a_stage(make: Callable[..., Work], *arguments: Any, **keywords: Any) -> Work:
+    """Prepare a work of ours in a process that is set up as every stage's is."""
+    keep_freed_memory()
+    return make(*arguments, **keywords)
 
 
 class Contestant:
@@ -31,16 +37,16 @@ class Contestant:
 
     Parameters
     ----------
-    settings, contest
-        What is done.
-    program, precision
-        Who does it, and how.
+    settings
+        The device, and the threads.
+    make
+        Prepares the work there.
     """
 
-    def __init__(self, settings: Settings, contest: str, program: str, precision: str):
+    def __init__(self, settings: Settings, make: Make):
         self._pipe, theirs = PROCESSES.Pipe()
         self._process = PROCESSES.Process(
-            target=_contend, args=(settings, contest, program, precision, theirs)
+            target=_contend, args=(settings, make, theirs)
         )
         self._process.start()
         theirs.close()  # so that its end is noticed
@@ -68,55 +74,67 @@ class Contestant:
 
 @contextmanager
 def contestants(
-    settings: Settings, contest: str, who: Sequence[tuple[str, str]]
-) -> Iterator[dict[tuple[str, str], Contestant]]:
-    """Yield the contestants by (program, precision); all are gone afterwards.
+    settings: Settings, work: str, makers: Mapping[Name, Make]
+) -> Iterator[dict[Name, Contestant]]:
+    """Yield the contestants by name; all are gone afterwards.
 
     One whose process ends before it has done its work once is left out, and named.
     """
     with ExitStack() as stack:
         found = {}
-        for program, precision in who:
+        for name, make in makers.items():
             try:
-                one = Contestant(settings, contest, program, precision)
+                one = Contestant(settings, make)
                 stack.callback(one.abandon)
                 one.seconds(1)
             except EOFError:
-                click.echo(f"{contest}: {program} in {precision} failed; left out.")
+                who = name if isinstance(name, str) else ", ".join(map(str, name))
+                click.echo(f"{work}: {who} failed; left out.")
             else:
-                found[program, precision] = one
+                found[name] = one
         yield found
 
 
-def _contend(
-    settings: Settings, contest: str, program: str, precision: str, pipe: Connection
-) -> None:
+def take_turns(
+    settings: Settings, work: str, makers: Mapping[Name, Make]
+) -> dict[Name, Measured]:
+    """Let contestants take turns at a work; return what each took, by name."""
+    with contestants(settings, work, makers) as found:
+        times = alternate(found, settings.rounds, settings.seconds)
+        return {
+            name: Measured(times[name], one.dismiss()) for name, one in found.items()
+        }
+
+
+def _contend(settings: Settings, make: Make, pipe: Connection) -> None:
     """Do the work as often as the pipe says, until it says 0."""
     torch.set_num_threads(settings.threads)
-    if program in (*OURS, *BOUNDS):
-        keep_freed_memory()  # as every stage does
-    work = make_work(settings, contest, program, precision)
+    work = make()
     pipe.send(work.units)
     while calls := pipe.recv():
         pipe.send(_turn(work, calls))
-    pipe.send(peak_bytes(settings.on))
+    pipe.send(_most_bytes(settings.on))
 
 
 def _turn(work: Work, calls: int) -> float:
-    """Time a turn; on CUDA the others have the memory until the next one.
+    """Time a turn, and tidy up; on CUDA the others have the memory until the next one.
 
     All but weights, inputs and, of a compiled network, the graphs' own.
     """
-    if work.device.type != "cuda":
-        return work.seconds(calls)
-    work.call()  # takes the memory again
+    if work.device.type == "cuda":
+        work.call()  # takes the memory again
     seconds = work.seconds(calls)
-    torch.cuda.empty_cache()
+    work.after()
+    if work.device.type == "cuda":
+        torch.cuda.empty_cache()
     return seconds
 
 
-def make_work(settings: Settings, contest: str, program: str, precision: str) -> Work:
-    """Prepare a contestant's work in this process."""
-    from benchmarks.networks import contests
+def _most_bytes(device: torch.device) -> int:
+    """Return the most memory that this process has used.
 
-    return contests(settings)[contest].makers[program](precision)
+    On CUDA what PyTorch held, its cache included; else what was resident.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device)
+    return resident.peak_bytes()

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import io
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-from torchvision import datasets, transforms
 
 from benchmarks import ours
+from benchmarks.contestants import as_a_stage, take_turns
+from benchmarks.groups import Later
+from benchmarks.networks import TRAINING
 from benchmarks.rows import Row, make_row
 from benchmarks.settings import SEED, STEPS, Settings
-from benchmarks.timing import Work, alternate, compare
+from benchmarks.timing import Measured, Work
 from noisesteps.config import Folder, Preprocess
 from noisesteps.data import prepare
 from noisesteps.diffusion import Diffusion
 from noisesteps.seeds import numpy_generator, torch_generator
 from noisesteps.training.learner import Learner
 
+UPDATE = 7  # whose batch it is
 FILES = 128
 SIDE = 500  # of the JPEGs, which is what Oxford Flowers 102 has
 
@@ -31,30 +35,25 @@ def feeding(settings: Settings) -> list[Row]:
 
 
 def _feeding(settings: Settings, precision: str) -> list[Row]:
-    training = ours.training_section(settings, precision)
-    learner = Learner(
-        settings.network(), Diffusion(STEPS, "linear"), training, settings.on
-    )
-    batches = ours.batches_of(settings, learner, training)
-    works = {
-        "batch": Work(lambda: batches[7], device=settings.on),
-        "noise": Work(lambda: _noise(settings)),
-        "step": ours.training_step(settings, precision),
+    makers = {
+        "batch": partial(as_a_stage, Later("feeding", "batch"), settings, precision),
+        "noise": partial(as_a_stage, Later("feeding", "noise"), settings),
+        "step": partial(TRAINING["ours"], settings, precision),
     }
-    times = alternate(works, settings.rounds, settings.seconds)
+    found = take_turns(settings, "feeding", makers)
+    whole = found["batch"]
     without = [
-        max(batch - noise, 1e-9)
-        for batch, noise in zip(times["batch"], times["noise"], strict=True)
+        max(both - noise, 1e-9)
+        for both, noise in zip(whole.seconds, found["noise"].seconds, strict=True)
     ]
     step = f"our training step, {precision}"
-    with_noise = compare(times["batch"], times["step"])
     return [
         make_row(
             settings,
             f"feeding-{precision}",
             f"batch of {settings.batch}: choose, flip, normalise",
             step,
-            compare(without, times["step"]),
+            (Measured(without, whole.most_bytes), found["step"]),
             own_peer=True,
             goal=100.0,
             goal_text="≤ 1 % of it",
@@ -65,9 +64,9 @@ def _feeding(settings: Settings, precision: str) -> list[Row]:
             f"feeding-with-noise-{precision}",
             f"the same and its noise, batch of {settings.batch}",
             step,
-            with_noise,
+            (whole, found["step"]),
             own_peer=True,
-            note=images_a_second(settings.batch, with_noise.ours_s),
+            note=images_a_second(settings.batch, whole.middle_s),
         ),
     ]
 
@@ -76,10 +75,25 @@ def images_a_second(batch: int, seconds: float) -> str:
     return f"{batch / seconds:,.0f} images/s"
 
 
-def _noise(settings: Settings) -> torch.Tensor:
+def batch(settings: Settings, precision: str) -> Work:
+    """Choose, flip and normalise a batch, and draw its noise."""
+    training = ours.training_section(settings, precision)
+    learner = Learner(
+        settings.network(), Diffusion(STEPS, "linear"), training, settings.on
+    )
+    batches = ours.batches_of(settings, learner, training)
+    return Work(lambda: batches[UPDATE], device=settings.on)
+
+
+def noise(settings: Settings) -> Work:
     """Draw what a batch draws."""
     shape = (settings.batch, 3, settings.image_size, settings.image_size)
-    return torch.randn(shape, generator=torch_generator(*ours.KEY, "update", 7))
+
+    def draw() -> torch.Tensor:
+        generator = torch_generator(*ours.KEY, "update", UPDATE)
+        return torch.randn(shape, generator=generator)
+
+    return Work(draw)
 
 
 def preprocessing(settings: Settings) -> list[Row]:
@@ -88,21 +102,32 @@ def preprocessing(settings: Settings) -> list[Row]:
         source = Path(folder, "source")
         _write_jpegs(source / "class")
         output = Path(folder, "output")
-        works = {
-            "ours": Work(lambda: _prepare(settings, source / "class", output), FILES),
-            "torchvision": Work(lambda: _torchvision(settings, source), FILES),
-        }
-        times = alternate(works, settings.rounds, settings.seconds)
-    compared = compare(times["ours"], times["torchvision"])
+        found = take_turns(
+            settings,
+            "preprocessing",
+            {
+                "ours": partial(
+                    as_a_stage,
+                    Later("feeding", "preparation"),
+                    settings,
+                    source / "class",
+                    output,
+                ),
+                "torchvision": partial(
+                    Later("feeding", "torchvision_reading"), settings, source
+                ),
+            },
+        )
+    prepared, read = found["ours"], found["torchvision"]
     return [
         make_row(
             settings,
             "preprocessing",
             f"an image of preprocess, JPEG {SIDE}×{SIDE} to {settings.image_size}",
             "torchvision's ImageFolder and transforms",
-            compared,
-            note=f"{1 / compared.ours_s:,.0f} images/s beside "
-            f"{1 / compared.peer_s:,.0f}; ours is checked, hashed, split and written, "
+            (prepared, read),
+            note=f"{1 / prepared.middle_s:,.0f} images/s beside "
+            f"{1 / read.middle_s:,.0f}; ours is checked, hashed, split and written, "
             "once for all epochs",
         )
     ]
@@ -122,13 +147,19 @@ def _write_jpegs(folder: Path) -> None:
         (folder / f"{index:04d}.jpg").write_bytes(content.getvalue())
 
 
-def _prepare(settings: Settings, source: Path, output: Path) -> None:
+def preparation(settings: Settings, source: Path, output: Path) -> Work:
+    """Prepare a folder of pictures as the stage does."""
     dataset = Folder(format="folder", path=str(source), held_out=FILES // 4)
     preprocess = Preprocess(image_size=settings.image_size)
-    prepare("pictures", dataset, preprocess, SEED, None, output)
+    return Work(
+        lambda: prepare("pictures", dataset, preprocess, SEED, None, output), FILES
+    )
 
 
-def _torchvision(settings: Settings, source: Path) -> None:
+def torchvision_reading(settings: Settings, source: Path) -> Work:
+    """Read a folder of folders of pictures as torchvision does, once."""
+    from torchvision import datasets, transforms
+
     side = (settings.image_size, settings.image_size)
     transform = transforms.Compose(
         [
@@ -137,5 +168,9 @@ def _torchvision(settings: Settings, source: Path) -> None:
             transforms.Normalize([0.5] * 3, [0.5] * 3),
         ]
     )
-    for _ in datasets.ImageFolder(source, transform):
-        pass
+
+    def read() -> None:
+        for _ in datasets.ImageFolder(source, transform):
+            pass
+
+    return Work(read, FILES)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
-from torch_fidelity.metric_fid import (
-    KEY_METRIC_FID,
-    fid_features_to_statistics,
-    fid_statistics_to_metric,
-)
 
+from benchmarks.contestants import as_a_stage, take_turns
+from benchmarks.groups import Later
 from benchmarks.rows import Row, make_row
 from benchmarks.settings import SEED, Settings
-from benchmarks.timing import Work, alternate, compare
+from benchmarks.timing import Work
 from noisesteps.evaluation import Statistics, frechet_distance
 from noisesteps.seeds import numpy_generator
 
@@ -22,16 +21,16 @@ TOLERANCE = 1e-6  # relative
 
 def measure(settings: Settings) -> list[Row]:
     """Time both from the samples' features to the distance, and compare its value."""
-    samples, reference = features(DIMENSIONS, SAMPLES, REFERENCE)
-    cached = Statistics.of(reference, "benchmark", "")
-    theirs = {"mu": cached.mean, "sigma": cached.covariance}
-    works = {
-        "ours": Work(lambda: frechet_distance(samples, cached)),
-        "peer": Work(lambda: torch_fidelity(samples, theirs)),
-    }
-    times = alternate(works, settings.rounds, settings.seconds)
-    value = torch_fidelity(samples, theirs)
-    difference = abs(frechet_distance(samples, cached) - value) / value
+    found = take_turns(
+        settings,
+        "frechet",
+        {
+            "ours": partial(as_a_stage, Later("frechet", "ours")),
+            "torch-fidelity": Later("frechet", "peer"),
+        },
+    )
+    value = peer().call()
+    difference = abs(ours().call() - value) / value
     same = difference <= TOLERANCE
     return [
         make_row(
@@ -39,13 +38,29 @@ def measure(settings: Settings) -> list[Row]:
             "frechet",
             f"Fréchet distance, {SAMPLES} samples to statistics, {DIMENSIONS} features",
             "torch-fidelity",
-            compare(times["ours"], times["peer"]),
+            (found["ours"], found["torch-fidelity"]),
             goal=100.0 if same else None,
             goal_text="≥ 100×, same to 1e-6",
             note=f"relative difference of the distances {difference:.1e}"
             + ("" if same else f", above {TOLERANCE:g}: NOT the same"),
         )
     ]
+
+
+def ours() -> Work:
+    samples, cached = _given()
+    return Work(lambda: frechet_distance(samples, cached))
+
+
+def peer() -> Work:
+    samples, cached = _given()
+    theirs = {"mu": cached.mean, "sigma": cached.covariance}
+    return Work(lambda: torch_fidelity(samples, theirs))
+
+
+def _given() -> tuple[np.ndarray, Statistics]:
+    samples, reference = features(DIMENSIONS, SAMPLES, REFERENCE)
+    return samples, Statistics.of(reference, "benchmark", "")
 
 
 def features(
@@ -68,6 +83,12 @@ def features(
 
 def torch_fidelity(samples: np.ndarray, reference: dict[str, np.ndarray]) -> float:
     """Return torch-fidelity's distance of features (N,D) to cached statistics."""
+    from torch_fidelity.metric_fid import (
+        KEY_METRIC_FID,
+        fid_features_to_statistics,
+        fid_statistics_to_metric,
+    )
+
     statistics = fid_features_to_statistics(torch.from_numpy(samples))
     result = fid_statistics_to_metric(statistics, reference, verbose=False)
     return result[KEY_METRIC_FID]

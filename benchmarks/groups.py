@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,17 +10,20 @@ from benchmarks.rows import Row
 from benchmarks.settings import Settings
 
 
-def later(module: str, function: str) -> Callable[..., Any]:
-    """Return a function of a module below `benchmarks` that is imported when called.
+@dataclass(frozen=True)
+class Later:
+    """A function of a module below `benchmarks` that is imported when called.
 
-    Whoever calls is spared the libraries of the others, which take seconds to import.
+    Whoever calls is spared the libraries of the others, which take seconds to import;
+    and it can be called in another process.
     """
 
-    def call(*arguments: Any, **keywords: Any) -> Any:
-        found = importlib.import_module(f"benchmarks.{module}")
-        return getattr(found, function)(*arguments, **keywords)
+    module: str
+    function: str
 
-    return call
+    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        found = importlib.import_module(f"benchmarks.{self.module}")
+        return getattr(found, self.function)(*arguments, **keywords)
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Group:
     each_threads: bool = True
 
     def measure(self, settings: Settings) -> list[Row]:
-        return later(self.module, self.function)(settings)
+        return Later(self.module, self.function)(settings)
 
 
 GROUPS = {

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
-from benchmarks import ours
+from benchmarks.contestants import Make, take_turns
+from benchmarks.networks import SAMPLING, TRAINING
 from benchmarks.peak import operations
 from benchmarks.rows import Row, make_row
 from benchmarks.settings import Settings
-from benchmarks.timing import Work, alternate
 
 # What is timed beside the preset and image size of the other rows.
 VARIANTS = {
@@ -27,11 +27,11 @@ def measure(settings: Settings) -> list[Row]:
     precision = settings.precisions[0]
     batch, steps = settings.sampling[0]
 
-    def train(one: Settings) -> Work:
-        return ours.training_step(one, precision)
+    def train(one: Settings) -> Make:
+        return partial(TRAINING["ours"], one, precision)
 
-    def sample(one: Settings) -> Work:
-        return ours.sampling_steps(one, precision, batch, steps)
+    def sample(one: Settings) -> Make:
+        return partial(SAMPLING["ours"], one, precision, batch, steps)
 
     return [
         *_rows(settings, "training", precision, settings.batch, train),
@@ -44,16 +44,16 @@ def _rows(
     kind: str,
     precision: str,
     batch: int,
-    make: Callable[[Settings], Work],
+    make: Callable[[Settings], Make],
 ) -> list[Row]:
     usual = (settings.preset, settings.image_size)
     conditions = {
         (preset, size): replace(settings, preset=preset, image_size=size)
         for preset, size in (usual, *VARIANTS[settings.on.type])
     }
-    works = {name: make(one) for name, one in conditions.items()}
-    times = alternate(works, settings.rounds, settings.seconds)
-    seconds = {name: statistics.median(values) for name, values in times.items()}
+    makers = {name: make(one) for name, one in conditions.items()}
+    found = take_turns(settings, f"growth of {kind}", makers)
+    seconds = {name: took.middle_s for name, took in found.items()}
     counts = {
         name: operations(one, "ours", batch, training=kind == "training")
         for name, one in conditions.items()
@@ -66,12 +66,14 @@ def _rows(
             _title(settings),
             ours_s=seconds[name],
             peer_s=seconds[usual],
+            ours_bytes=found[name].most_bytes,
+            peer_bytes=found[usual].most_bytes,
             note=f"{seconds[name] / seconds[usual]:.2g} times the time, "
             f"{counts[name] / counts[usual]:.2g} times the operations, "
             f"{one.network().parameter_count:,} parameters",
         )
         for name, one in conditions.items()
-        if name != usual
+        if name != usual and {name, usual} <= found.keys()
     ]
 
 

@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from benchmarks.contestants import BOUNDS, OURS, contestants
-from benchmarks.groups import later
+from benchmarks.contestants import as_a_stage, contestants, take_turns
+from benchmarks.groups import Later
 from benchmarks.peak import operations, peaks
 from benchmarks.rows import Row, make_row
 from benchmarks.settings import Settings
-from benchmarks.timing import Work, alternate, compare
+from benchmarks.timing import Measured, Work
 
+# Our program, by what a row adds to its name: on CUDA it runs compiled too. On a CPU
+# compilation takes minutes and gains nothing.
+OURS = {"ours": "", "compiled": ", compiled"}
+BOUNDS = ("convolutions", "layers")  # contestants that do nothing else: layers.py
 PEERS = {
     "diffusers": "diffusers",
     "lucidrains": "denoising-diffusion-pytorch",
 }
 TRAINING = {
-    "ours": later("ours", "training_step"),
-    "diffusers": later("peers", "diffusers_training_step"),
-    "lucidrains": later("peers", "lucidrains_training_step"),
+    "ours": partial(as_a_stage, Later("ours", "training_step")),
+    "diffusers": Later("peers", "diffusers_training_step"),
+    "lucidrains": Later("peers", "lucidrains_training_step"),
 }
 SAMPLING = {
-    "ours": later("ours", "sampling_steps"),
-    "diffusers": later("peers", "diffusers_sampling_steps"),
-    "lucidrains": later("peers", "lucidrains_sampling_steps"),
+    "ours": partial(as_a_stage, Later("ours", "sampling_steps")),
+    "diffusers": Later("peers", "diffusers_sampling_steps"),
+    "lucidrains": Later("peers", "lucidrains_sampling_steps"),
 }
 # The least ratio that is wanted, by device, ours and the peer's precision.
 TRAINING_GOALS = {
@@ -129,7 +132,13 @@ def _bounds(
     settings: Settings, batch: int, *, training: bool
 ) -> dict[str, Callable[[str], Work]]:
     return {
-        name: partial(later("layers", name), settings, batch=batch, training=training)
+        name: partial(
+            as_a_stage,
+            Later("layers", name),
+            settings,
+            batch=batch,
+            training=training,
+        )
         for name in BOUNDS
     }
 
@@ -160,7 +169,8 @@ def memory(settings: Settings) -> list[Row]:
 def _memory_row(
     settings: Settings, contest: Contest, precision: str, limit: int
 ) -> Row:
-    with contestants(settings, contest.name, [("ours", precision)]) as works:
+    make = partial(contest.makers["ours"], precision)
+    with contestants(settings, contest.name, {"ours": make}) as works:
         for work in works.values():
             work.seconds(CALLS)
             used = work.dismiss()
@@ -179,43 +189,43 @@ def _memory_row(
 
 
 def _run(settings: Settings, contest: Contest) -> list[Row]:
-    who = list(itertools.product(contest.makers, settings.precisions))
-    with contestants(settings, contest.name, who) as works:
-        times = alternate(works, settings.rounds, settings.seconds)
-        most = {name: work.dismiss() for name, work in works.items()}
-    shares = _shares(settings, contest, times)
+    makers = {
+        (program, precision): partial(contest.makers[program], precision)
+        for program in contest.makers
+        for precision in settings.precisions
+    }
+    found = take_turns(settings, contest.name, makers)
+    shares = _shares(settings, contest, found)
     return [
         make_row(
             settings,
             f"{contest.name}-{_pair(mine, theirs)}-{program}{_suffix(variant)}",
             f"{contest.title}, {mine}{OURS[variant]}",
             f"{PEERS[program]}, {theirs}",
-            compare(times[variant, mine], times[program, theirs]),
-            **_limits(times, program, mine, theirs),
+            (found[variant, mine], found[program, theirs]),
+            **_limits(found, program, mine, theirs),
             goal=goal,
             goal_share=(share := _share_goal(settings, contest, goal)),
             goal_text=_goal_text(goal, share),
             ours_share=shares[variant, mine],
             peer_share=shares[program, theirs],
-            ours_bytes=most[variant, mine],
-            peer_bytes=most[program, theirs],
         )
         for program, mine, theirs, goal in _pairs(settings, contest)
         for variant in OURS
-        if {(variant, mine), (program, theirs)} <= times.keys()
+        if {(variant, mine), (program, theirs)} <= found.keys()
     ]
 
 
 def _limits(
-    times: Mapping[tuple[str, str], list[float]], program: str, mine: str, theirs: str
+    found: Mapping[tuple[str, str], Measured], program: str, mine: str, theirs: str
 ) -> dict[str, float]:
     """Return the ratios of the bounds, beside a peer of the same layers."""
     if program != "diffusers":
         return {}
     return {
-        f"ratio_{name}": compare(times[name, mine], times[program, theirs]).ratio
+        f"ratio_{name}": found[program, theirs].middle_s / found[name, mine].middle_s
         for name in BOUNDS
-        if (name, mine) in times
+        if (name, mine) in found
     }
 
 
@@ -260,16 +270,15 @@ def _pairs(
 
 
 def _shares(
-    settings: Settings, contest: Contest, times: Mapping[tuple[str, str], list[float]]
+    settings: Settings, contest: Contest, found: Mapping[tuple[str, str], Measured]
 ) -> dict[tuple[str, str], float]:
     """Return the part of the matrix-multiply peak that each reached."""
     reached = {}
-    for (program, precision), seconds in times.items():
+    for (program, precision), took in found.items():
         if program in BOUNDS:
             continue
         count = operations(settings, program, contest.batch, contest.training)
-        middle = compare(seconds, seconds).ours_s
         reached[program, precision] = (
-            count / middle / peaks(settings)["matmul", precision]
+            count / took.middle_s / peaks(settings)["matmul", precision]
         )
     return reached

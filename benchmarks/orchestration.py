@@ -56,7 +56,8 @@ def measure(settings: Settings, folder: Path) -> Row:
     """
     project = folder.resolve().parents[1]
     found = _last_whole_run(project, folder.resolve().relative_to(project))
-    seconds = [_seconds(project / path) * threads for path, threads in found.jobs]
+    measured = [(_benchmark(project / path), threads) for path, threads in found.jobs]
+    seconds = [float(job["s"].sum()) * threads for job, threads in measured]
     own = sum(seconds) / found.cores
     return make_row(
         settings,
@@ -68,14 +69,21 @@ def measure(settings: Settings, folder: Path) -> Row:
         ratio=own / found.wall_s,
         goal=GOAL,
         goal_text="≤ 15 % on top",
-        note=f"{found.wall_s / own - 1:.1%} on top, slots that waited included",
+        ours_bytes=round(max(_most_mebibytes(job) for job, _ in measured) * 2**20),
+        note=f"{found.wall_s / own - 1:.1%} on top, slots that waited included; the "
+        "memory is that of its largest job",
     )
 
 
-def _seconds(path: Path) -> float:
+def _benchmark(path: Path) -> pd.DataFrame:
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing; run the study again.")
-    return float(pd.read_csv(path, sep="\t")["s"].sum())
+    return pd.read_csv(path, sep="\t")
+
+
+def _most_mebibytes(job: pd.DataFrame) -> float:
+    """Return the most resident memory of a job; Snakemake has none of short ones."""
+    return pd.to_numeric(job["max_rss"], errors="coerce").fillna(0).max()
 
 
 def _last_whole_run(project: Path, folder: Path) -> Finished:

@@ -6,16 +6,18 @@ Measured in the same run as everything else, with the same threads.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.contestants import take_turns
+from benchmarks.groups import Later
 from benchmarks.rows import Row, make_row
 from benchmarks.settings import Settings
-from benchmarks.timing import Work, alternate, best
+from benchmarks.timing import Measured, Work, best
 from noisesteps.devices import DTYPES
 from noisesteps.seeds import torch_generator
 
@@ -26,32 +28,41 @@ CONVOLUTION = {"cpu": (16, 128, 32, 3), "cuda": (16, 256, 64, 3)}
 
 def measure(settings: Settings) -> list[Row]:
     """Return a row for each precision and operation; no peer, no goal."""
-    rows = []
-    for operation, flops in peaks(settings).items():
-        kind, precision = operation
-        rows.append(
-            make_row(
-                settings,
-                f"peak-{kind}-{precision}",
-                f"machine's peak, {kind}, {precision}",
-                ours_s=_flops(settings)[kind] / flops,
-                note=f"{flops / 1e9:,.0f} GFLOP/s",
-            )
+    found, flops = _measured(settings), peaks(settings)
+    return [
+        make_row(
+            settings,
+            f"peak-{kind}-{precision}",
+            f"machine's peak, {kind}, {precision}",
+            ours_s=best(took.seconds),
+            ours_bytes=took.most_bytes,
+            note=f"{flops[kind, precision] / 1e9:,.0f} GFLOP/s",
         )
-    return rows
+        for (kind, precision), took in found.items()
+    ]
+
+
+def peaks(settings: Settings) -> dict[tuple[str, str], float]:
+    """Return operations a second by (operation, precision): the best of the rounds."""
+    flops = _flops(settings)
+    return {
+        (kind, precision): flops[kind] / best(took.seconds)
+        for (kind, precision), took in _measured(settings).items()
+    }
 
 
 @functools.cache
-def peaks(settings: Settings) -> dict[tuple[str, str], float]:
-    """Return operations a second by (operation, precision): the best of the rounds."""
-    works = {
-        (kind, precision): Work(make(settings, DTYPES[precision]), device=settings.on)
-        for kind, make in (("matmul", _matmul), ("convolution", _convolution))
+def _measured(settings: Settings) -> dict[tuple[str, str], Measured]:
+    sizes = {
+        "matmul": SIDE[settings.on.type],
+        "convolution": CONVOLUTION[settings.on.type],
+    }
+    makers = {
+        (kind, precision): partial(Later("peak", kind), settings, precision, size)
+        for kind, size in sizes.items()
         for precision in settings.precisions
     }
-    times = alternate(works, settings.rounds, settings.seconds)
-    flops = _flops(settings)
-    return {name: flops[name[0]] / best(times[name]) for name in works}
+    return take_turns(settings, "peak", makers)
 
 
 def _flops(settings: Settings) -> dict[str, int]:
@@ -63,26 +74,30 @@ def _flops(settings: Settings) -> dict[str, int]:
     }
 
 
-def _matmul(settings: Settings, dtype: torch.dtype) -> Callable[[], torch.Tensor]:
-    side = SIDE[settings.on.type]
-    one, other = (_noise(settings, side, side).to(dtype) for _ in range(2))
+def matmul(settings: Settings, precision: str, side: int) -> Work:
+    """Multiply two square matrices."""
+    one, other = (_noise(settings, side, side).to(DTYPES[precision]) for _ in range(2))
     result = torch.empty_like(one)
-    return lambda: torch.mm(one, other, out=result)
+    return Work(lambda: torch.mm(one, other, out=result), device=settings.on)
 
 
-def _convolution(settings: Settings, dtype: torch.dtype) -> Callable[[], torch.Tensor]:
-    images, channels, pixels, kernel = CONVOLUTION[settings.on.type]
+def convolution(
+    settings: Settings, precision: str, size: tuple[int, int, int, int]
+) -> Work:
+    """Convolve images in channels last; `size` is as that of `CONVOLUTION`."""
+    images, channels, pixels, kernel = size
     x = _noise(settings, images, channels, pixels, pixels)
     weight = _noise(settings, channels, channels, kernel, kernel)
     x, weight = (
-        tensor.to(dtype, memory_format=torch.channels_last) for tensor in (x, weight)
+        tensor.to(DTYPES[precision], memory_format=torch.channels_last)
+        for tensor in (x, weight)
     )
 
     def convolve() -> torch.Tensor:
         with torch.inference_mode():
             return F.conv2d(x, weight, padding=kernel // 2)
 
-    return convolve
+    return Work(convolve, device=settings.on)
 
 
 def _noise(settings: Settings, *shape: int) -> torch.Tensor:

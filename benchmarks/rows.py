@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from benchmarks.settings import Settings
-from benchmarks.timing import Comparison
+from benchmarks.timing import Measured, compare
 from noisesteps.devices import describe
 
 
@@ -113,11 +113,14 @@ def make_row(
     name: str,
     work: str,
     peer: str | None = None,
-    compared: Comparison | None = None,
+    compared: tuple[Measured, Measured] | None = None,
     **values: Any,
 ) -> Row:
-    """Return a row with what it was measured on filled in."""
-    times = asdict(compared) if compared else {}
+    """Return a row with what it was measured on filled in.
+
+    `compared` is what ours and the peer took.
+    """
+    found = _compared(*compared) if compared else {}
     return Row(
         name,
         work,
@@ -127,8 +130,14 @@ def make_row(
         threads=settings.threads,
         rounds=settings.rounds,
         torch=torch.__version__,
-        **times | values,
+        **found | values,
     )
+
+
+def _compared(ours: Measured, peer: Measured) -> dict[str, Any]:
+    """Return the times, the ratio and the memory of a row."""
+    times = asdict(compare(ours.seconds, peer.seconds))
+    return times | {"ours_bytes": ours.most_bytes, "peer_bytes": peer.most_bytes}
 
 
 def three_digits(value: float) -> str:

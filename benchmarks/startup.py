@@ -9,10 +9,11 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+from benchmarks.resident import most_bytes
 from benchmarks.rows import Row, make_row
 from benchmarks.settings import Settings
 from benchmarks.study import TRAIN, environment, write_study
-from benchmarks.timing import Work, alternate, compare
+from benchmarks.timing import Measured, Work, alternate
 
 IMAGES = 64
 # So that the first update itself takes next to no time.
@@ -39,6 +40,10 @@ def measure(settings: Settings) -> list[Row]:
             for name, start in starts.items()
         }
         times = alternate(works, settings.rounds, 0)
+        found = {
+            name: Measured(times[name], start.most_bytes())
+            for name, start in starts.items()
+        }
     peer = 'python -c "import torch"'
     return [
         make_row(
@@ -46,7 +51,7 @@ def measure(settings: Settings) -> list[Row]:
             "startup",
             "start of `train`, to the end of its first update",
             peer,
-            compare(times["train"], times["torch"]),
+            (found["train"], found["torch"]),
             goal=GOAL,
             goal_text="≤ 1.3× as long",
             note="preset tiny at 8×8; the first update and its checkpoint included",
@@ -56,7 +61,7 @@ def measure(settings: Settings) -> list[Row]:
             "startup-help",
             "start of `noisesteps --help`, to its first line",
             peer,
-            compare(times["help"], times["torch"]),
+            (found["help"], found["torch"]),
         ),
     ]
 
@@ -111,6 +116,13 @@ class Start:
             if self.word in line:
                 return
         raise RuntimeError(f"python {' '.join(self.arguments)}:\n{''.join(lines)}")
+
+    def most_bytes(self) -> int:
+        """Run it once more, to its end; return the most memory it had resident."""
+        self.end()
+        most = most_bytes(self.arguments, self.folder, environment())
+        self.end()
+        return most
 
     def end(self) -> None:
         """Wait for what has been started, and remove what it left."""

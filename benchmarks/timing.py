@@ -71,6 +71,27 @@ class Timed(Protocol):
 
 
 @dataclass(frozen=True)
+class Measured:
+    """What a work took.
+
+    Attributes
+    ----------
+    seconds
+        Of one unit, round by round.
+    most_bytes
+        The most memory that its process used.
+    """
+
+    seconds: list[float]
+    most_bytes: int
+
+    @property
+    def middle_s(self) -> float:
+        """The median over the rounds, in seconds."""
+        return statistics.median(self.seconds)
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Two series of times, taken in turn.
 

@@ -8,6 +8,7 @@ import os
 import statistics
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -30,13 +31,15 @@ from benchmarks import (
     orchestration,
     peak,
     peers,
+    resident,
     table,
     whole_study,
 )
 from benchmarks.__main__ import main
-from benchmarks.groups import GROUPS
+from benchmarks.groups import GROUPS, Later
 from benchmarks.rows import Row, make_row
 from benchmarks.settings import Settings, settings_for
+from benchmarks.study import environment
 from benchmarks.timing import Work, alternate, compare, quartiles
 from noisesteps.devices import DTYPES
 from noisesteps.evaluation import Statistics, frechet_distance
@@ -335,6 +338,19 @@ def test_a_noisy_row_raises_no_alarm():
     assert len(check.slower([steady], [a_row()])) == 1
 
 
+def test_the_check_names_goals_that_are_just_missed_and_rows_that_are_lacking():
+    before = a_row(goal=2.0, goal_text="≥ 2×")
+    old = [before, a_row("gone"), replace(a_row("gone"), device="another")]
+    goal, lacking = check.remarks([replace(before, ratio=1.9)], old)
+    assert (
+        goal == "training-fp32 (1 thread) misses its goal, ≥ 2×: 1.9×, and 2× before."
+    )
+    assert lacking == "Not measured again: gone (1 thread)."
+    assert check.slower([replace(before, ratio=1.9)], old) == []
+    assert len(check.remarks([replace(before, ratio=1.0)], old)) == 1  # it fell
+    assert check.remarks(old, old) == []
+
+
 def test_the_check_ends_with_1_where_something_fell(tmp_path):
     new, old = tmp_path / "new.json", tmp_path / "old.json"
     table.write(new, [a_row(ratio=1.0)])
@@ -386,11 +402,14 @@ def test_a_group_that_fails_loses_no_other_rows(tmp_path, monkeypatch):
 
 
 def test_a_contestant_that_fails_is_left_out_and_named(capfd):
-    who = [("nobody", "fp32"), ("ours", "fp32")]
-    with contestants.contestants(TINY, "training", who) as works:
+    makers = {
+        ("nobody", "fp32"): Later("nowhere", "training_step"),
+        ("ours", "fp32"): partial(networks.TRAINING["ours"], TINY, "fp32"),
+    }
+    with contestants.contestants(TINY, "training", makers) as works:
         assert list(works) == [("ours", "fp32")]
         assert works["ours", "fp32"].seconds(1) > 0
-    assert "training: nobody in fp32 failed; left out." in capfd.readouterr().out
+    assert "training: nobody, fp32 failed; left out." in capfd.readouterr().out
 
 
 def test_a_share_of_the_peak_may_be_wanted_too():
@@ -499,8 +518,24 @@ def test_a_tiny_real_comparison(monkeypatch):
     for row in rows:
         assert row.ratio == pytest.approx(row.peer_s / row.ours_s)
         assert row.ours_s > 0 and row.ours_share > 0
+        assert row.ours_bytes > 0 and row.peer_bytes > 0
         for bound in (row.ratio_convolutions, row.ratio_layers):
             assert (bound is not None) is ("diffusers" in row.name)
+
+
+def test_the_most_memory_of_a_program_is_its_own(tmp_path):
+    """A parent's memory is not counted, and what was freed again is."""
+    code = "held = bytearray({}); del held"
+    few, many = (
+        resident.most_bytes(("-c", code.format(size)), tmp_path, environment())
+        for size in (1, 200_000_000)
+    )
+    assert few < 60e6 < resident.peak_bytes()
+    assert 195e6 < many - few < 215e6
+    module = ("-m", "json.tool", "--help")
+    assert 0 < resident.most_bytes(module, tmp_path, environment()) < 60e6
+    with pytest.raises(RuntimeError, match="ZeroDivisionError"):
+        resident.most_bytes(("-c", "1 / 0"), tmp_path, environment())
 
 
 def test_growth_has_no_ratio_that_a_faster_step_could_spoil(monkeypatch):
@@ -512,6 +547,7 @@ def test_growth_has_no_ratio_that_a_faster_step_could_spoil(monkeypatch):
     )
     for row in (training, sampling):
         assert row.ratio is None
+        assert row.ours_bytes > 0 and row.peer_bytes > 0
         assert f"{row.ours_s / row.peer_s:.2g} times the time" in row.note
 
 
@@ -557,6 +593,10 @@ Finished jobid: 0 (Rule: all)
 """
 
 
+# MiB; Snakemake has none of a job that ends before it looks.
+RESIDENT = {"preprocess": "-", "train": "500.5"}
+
+
 @pytest.fixture
 def finished(tmp_path):
     """Return a study's folder, its log and benchmark files: 4 s on 2 slots and 16 s."""
@@ -564,7 +604,7 @@ def finished(tmp_path):
     for name, seconds in (("preprocess", 4.0), ("train", 16.0)):
         path = folder / "benchmarks" / name / "a.tsv"
         path.parent.mkdir(parents=True)
-        path.write_text(f"s\th:m:s\n{seconds}\t0:00:00\n")
+        path.write_text(f"s\tmax_rss\n{seconds}\t{RESIDENT[name]}\n")
     logs = tmp_path / ".snakemake" / "log"
     logs.mkdir(parents=True)
     (logs / "2026-01-02T235950.1.snakemake.log").write_text(LOG)
@@ -577,6 +617,7 @@ def test_orchestration_is_wall_time_beside_the_stages_own_work(finished):
     assert (row.ours_s, row.peer_s) == (20.0, (2 * 4.0 + 16.0) / 2)
     assert row.ratio == pytest.approx(0.6)
     assert row.met is False
+    assert row.ours_bytes == 500.5 * 2**20
 
 
 def test_an_unfinished_study_is_refused_in_a_sentence(finished, tmp_path):
