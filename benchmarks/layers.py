@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from benchmarks.settings import GRADIENT_CLIP, LEARNING_RATE, Settings
@@ -26,6 +25,7 @@ from benchmarks.timing import Work
 from noisesteps.devices import DTYPES, synchronize
 from noisesteps.models import frozen
 from noisesteps.models.blocks import Attention, Upsample
+from noisesteps.models.fused import normalise
 from noisesteps.training.optimizer import Adam
 
 CONVOLUTIONS = (nn.Conv2d, Upsample)
@@ -58,8 +58,12 @@ class Layer:
     activates: bool = False
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        result = self.module(x)
-        return F.silu(result) if self.activates else result
+        match self.module:
+            case nn.GroupNorm():
+                return normalise(self.module, x, activates=self.activates)
+            case Attention():
+                return x + self.module.mix(x)  # its normalisation is a layer of its own
+        return self.module(x)
 
 
 class Inputs:
@@ -172,10 +176,9 @@ def _train(
 
 
 def _placed(layer: Layer, inputs: Inputs, layout: torch.memory_format) -> Layer:
-    module = copy.deepcopy(layer.module)
-    module.to(inputs.device, inputs.dtype, memory_format=layout)
-    if isinstance(module, Attention):
-        module.group_norm = nn.Identity()  # a layer of its own
+    module = copy.deepcopy(layer.module).to(inputs.device)
+    if not isinstance(module, nn.GroupNorm):  # whose weights stay float32 in a program
+        module.to(inputs.dtype, memory_format=layout)
     return replace(layer, module=module)
 
 

@@ -118,14 +118,17 @@ def memory_format(
 
     Matrix units want the channels of a pixel side by side in 16 bits. On a CPU, what
     convolutions gain from that is lost again in group normalisation and its gradient,
-    except in sampling (`models.frozen`), and except in fp32 on a CPU without AVX-512,
-    whose kernels normalise both layouts alike.
+    except in bf16, which has kernels of our own (`models.kernels`), in sampling
+    (`models.frozen`), and in fp32 on a CPU without AVX-512, whose kernels normalise
+    both layouts alike.
     """
     if device.type == "cuda":
         last = dtype is not torch.float32
     else:
         last = device.type == "cpu" and (
-            not training or (dtype is torch.float32 and _is_avx2())
+            not training
+            or dtype is torch.bfloat16
+            or (dtype is torch.float32 and _is_avx2())
         )
     return torch.channels_last if last else torch.contiguous_format
 

@@ -13,8 +13,14 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from noisesteps.models.fused import (
+    HEAD_CHANNELS,
+    attend_side_by_side,
+    has_kernels,
+    normalise,
+)
+
 NORM_EPS = 1e-5
-HEAD_CHANNELS = 8
 EXPLICIT_LENGTH = 256  # pixels; above, the matrix of scores takes too much memory
 SHORT_LENGTH = 31  # pixels; PyTorch's softmax in 16 bits is slow for rows up to here
 # Fewer pixels a side, and the margin outweighs what halving saves; fewer channels, and
@@ -38,9 +44,9 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, x: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
+        h = self.conv1(normalise(self.norm1, x))
         h = h + self.time_emb_proj(time)[:, :, None, None]
-        h = self.conv2(F.silu(self.norm2(h)))
+        h = self.conv2(normalise(self.norm2, h))
         return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
 
 
@@ -57,14 +63,28 @@ class Attention(nn.Module):
         self.to_out = nn.Sequential(nn.Linear(channels, channels))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        pixels = self.group_norm(x).flatten(2).transpose(1, 2)  # (N, H*W, C)
-        mixed = attend(
-            self._split(self.to_q(pixels)),
-            self._split(self.to_k(pixels)),
-            self._split(self.to_v(pixels)),
-        )
-        mixed = self.to_out(mixed.transpose(1, 2).flatten(2))
-        return x + mixed.transpose(1, 2).unflatten(2, x.shape[2:])
+        return x + self.mix(normalise(self.group_norm, x, activates=False))
+
+    def mix(self, x: torch.Tensor) -> torch.Tensor:
+        """Mix the pixels of normalised images (N,C,H,W)."""
+        pixels = x.flatten(2).transpose(1, 2)  # (N, H*W, C)
+        if has_kernels(x):
+            mixed = attend_side_by_side(self._project(pixels), self.heads)
+        else:
+            mixed = attend(
+                self._split(self.to_q(pixels)),
+                self._split(self.to_k(pixels)),
+                self._split(self.to_v(pixels)),
+            )
+            mixed = mixed.transpose(1, 2).flatten(2)
+        return self.to_out(mixed).transpose(1, 2).unflatten(2, x.shape[2:])
+
+    def _project(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Compute queries, keys and values in one product: (N, L, C) to (N, L, 3*C)."""
+        projections = (self.to_q, self.to_k, self.to_v)
+        weight = torch.cat([one.weight for one in projections])
+        bias = torch.cat([one.bias for one in projections])
+        return F.linear(pixels, weight, bias)
 
     def _split(self, pixels: torch.Tensor) -> torch.Tensor:
         """Split the channels into heads: (N, L, C) to (N, heads, L, 8)."""

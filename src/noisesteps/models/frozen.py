@@ -17,7 +17,6 @@ from torch import nn
 
 from noisesteps.devices import multiplies_bf16
 from noisesteps.models.blocks import (
-    HEAD_CHANNELS,
     Attention,
     ResidualBlock,
     Upsample,
@@ -26,12 +25,16 @@ from noisesteps.models.blocks import (
     interleave,
     is_worth_halving,
 )
+from noisesteps.models.fused import (
+    HEAD_CHANNELS,
+    attended,
+    has_kernels,
+    normalised,
+    prepare,
+)
 
 if TYPE_CHECKING:
     from noisesteps.models.unet import UNet
-
-LARGE_IMAGE = 1024  # pixels; from here on PyTorch's bf16 normalisation is fast
-SMALL_IMAGE = 64  # pixels; up to here its fp32 normalisation is faster than sums
 
 
 class FrozenUNet:
@@ -52,6 +55,7 @@ class FrozenUNet:
     @torch.no_grad()
     @torch.autocast("cpu", enabled=False)
     def __init__(self, network: UNet, timesteps: torch.Tensor, dtype: torch.dtype):
+        prepare(torch.device("cpu"), dtype, training=False)
         time = network.embed_timesteps(timesteps)
         self.dtype = dtype
         self.conv_in = Convolution(network.conv_in, dtype)
@@ -138,46 +142,23 @@ class Convolution:
 class Normalisation:
     """Group normalisation, then SiLU if asked for, by whichever kernels are fast.
 
-    PyTorch's bf16 kernel takes up to 18 times as long for small images in channels last
-    as for contiguous ones. Sums are in float32. PyTorch's kernels for that layout take
-    E[x^2] - E[x]^2, which loses digits where a group's mean exceeds its deviation by
-    far: relative to it, about the square of that ratio times 2^-20.
+    Sums are in float32. PyTorch's kernels for channels last take E[x^2] - E[x]^2, which
+    loses digits where a group's mean exceeds its deviation by far: relative to it,
+    about the square of that ratio times 2^-20.
     """
 
     def __init__(self, layer: nn.GroupNorm, *, activates: bool = True):
-        self.groups, self.eps = layer.num_groups, layer.eps
-        self.weight, self.bias = layer.weight, layer.bias
-        self.width = layer.num_channels // layer.num_groups
-        self.activates = activates
+        self.layer, self.activates = layer, activates
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        pixels = x.shape[2] * x.shape[3]
-        if x.dtype is torch.float32 or pixels >= LARGE_IMAGE:
-            return self._activate(self._normalise(x))
-        if pixels <= SMALL_IMAGE:
-            return self._activate(self._normalise(x.float())).to(x.dtype)
-        return self._by_sums(x)
-
-    def _normalise(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.group_norm(x, self.groups, self.weight, self.bias, self.eps)
-
-    def _activate(self, x: torch.Tensor) -> torch.Tensor:
-        return F.silu(x, inplace=True) if self.activates else x
-
-    def _by_sums(self, x: torch.Tensor) -> torch.Tensor:
-        """Sum each channel over the pixels, then pool the sums to groups."""
-        images, channels, height, width = x.shape
-        groups = (images, self.groups, self.width)
-        count = height * width * self.width
-        pixels = x.permute(0, 2, 3, 1).flatten(1, 2).float()  # (N, H*W, C)
-        mean = pixels.sum(1).view(groups).sum(2, keepdim=True) / count
-        # Not E[x^2] - E[x]^2, which cancels where the mean exceeds the deviation.
-        pixels -= mean.expand(groups).reshape(images, 1, channels)
-        variance = (pixels * pixels).sum(1).view(groups).sum(2, keepdim=True) / count
-        scale = (variance + self.eps).rsqrt() * self.weight.view(groups[1:])
-        scale = scale.view(images, 1, channels)
-        result = self._activate(torch.addcmul(self.bias, pixels, scale)).to(x.dtype)
-        return result.view(images, height, width, channels).permute(0, 3, 1, 2)
+        if has_kernels(x):
+            return normalised(self.layer, x, self.activates)[0]
+        layer, dtype = self.layer, x.dtype
+        # PyTorch's kernels for 16 bits are slow in channels last.
+        x = torch.group_norm(
+            x.float(), layer.num_groups, layer.weight, layer.bias, layer.eps
+        )
+        return (F.silu(x, inplace=True) if self.activates else x).to(dtype)
 
 
 class _Block:
@@ -211,7 +192,7 @@ class SelfAttention:
 
     def __init__(self, layer: Attention, dtype: torch.dtype):
         self.norm = Normalisation(layer.group_norm, activates=False)
-        self.heads = (3, layer.heads, HEAD_CHANNELS)
+        self.heads = layer.heads
         projections = (layer.to_q, layer.to_k, layer.to_v)
         self.weight = torch.cat([one.weight for one in projections]).to(dtype)
         self.bias = torch.cat([one.bias for one in projections]).to(dtype)
@@ -220,11 +201,14 @@ class SelfAttention:
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         pixels = self.norm(x).permute(0, 2, 3, 1).flatten(1, 2)  # (N, H*W, C)
-        projected = F.linear(pixels, self.weight, self.bias).unflatten(2, self.heads)
-        mixed = attend(*projected.permute(2, 0, 3, 1, 4))  # (N, heads, H*W, 8)
-        mixed = F.linear(
-            mixed.transpose(1, 2).flatten(2), self.out_weight, self.out_bias
-        )
+        projected = F.linear(pixels, self.weight, self.bias)
+        if has_kernels(x):
+            mixed = attended(projected, self.heads)[0]
+        else:
+            heads = projected.unflatten(2, (3, self.heads, HEAD_CHANNELS))
+            mixed = attend(*heads.permute(2, 0, 3, 1, 4))  # (N, heads, H*W, 8)
+            mixed = mixed.transpose(1, 2).flatten(2)
+        mixed = F.linear(mixed, self.out_weight, self.out_bias)
         return mixed.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2).add_(x)
 
 

@@ -15,14 +15,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from noisesteps.errors import ConfigError
-from noisesteps.models.blocks import (
-    HEAD_CHANNELS,
-    NORM_EPS,
-    DownLevel,
-    Middle,
-    UpLevel,
-)
+from noisesteps.models.blocks import NORM_EPS, DownLevel, Middle, UpLevel
 from noisesteps.models.frozen import FrozenUNet
+from noisesteps.models.fused import HEAD_CHANNELS, normalise
 from noisesteps.models.presets import PRESETS, Architecture
 
 IMAGE_CHANNELS = 3
@@ -191,7 +186,7 @@ class UNet(nn.Module):
         for level in self.up_blocks:
             x = level(x, embedding, skips)
         # 5. to pixels
-        return self.conv_out(F.silu(self.conv_norm_out(x)))
+        return self.conv_out(normalise(self.conv_norm_out, x))
 
     def embed_timesteps(self, timesteps: torch.Tensor) -> torch.Tensor:
         """Compute the activated time embedding of each of `timesteps`.
