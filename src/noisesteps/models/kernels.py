@@ -6,6 +6,10 @@ normalising small images does; `models.fused` sees to dtypes, shapes and layouts
 take images, or heads, side by side on a number of threads. Sums are in float32 and in
 one order, however many threads there are.
 
+A loop is a function of its own, and goes through arrays of their own: of rows of one
+array LLVM does not see that they never overlap, and does not vectorise, which takes
+four times as long.
+
 Compiled code is cached beside this file or, where that cannot be written, in the user's
 cache folder.
 """
@@ -29,7 +33,7 @@ def _can_cache() -> bool:
 
 HEAD = 8  # channels of a head
 LOG2_E = np.float32(1.4426950408889634)
-ONE = np.float32(1)
+ZERO, ONE = np.float32(0), np.float32(1)
 LOWEST, HIGHEST = np.float32(-126), np.float32(126)  # exponents of normal numbers
 ROW = 64  # numbers that a loop goes through at least, where there are as many
 # Not the flags that let a compiler assume that nothing is infinite or not a number:
@@ -102,6 +106,18 @@ def normalise(
     x, y, weight, bias, moments,
     images, pixels, channels, groups, eps, activates,
 ):  # fmt: skip
+    """Normalise groups of channels, then apply SiLU if it `activates`.
+
+    Parameters
+    ----------
+    x, y
+        Addresses of the images and of the result, bfloat16 (images, pixels, channels).
+    weight, bias
+        Addresses of float32 (channels,).
+    moments
+        Address of what is written: means and inverse deviations, float32 (2, images,
+        groups).
+    """
     rows = _rows(images, pixels, channels)
     xs = carray(_at(x), rows, np.uint16)
     ys = carray(_at(y), rows, np.uint16)
@@ -181,6 +197,8 @@ def _pool(total, square, origin, pixels, mean, inverse, width, eps):
             above = total[i] / np.float32(pixels)
             away = origin[i] + above - middle
             variance += square[i] / np.float32(pixels) - above * above + away * away
+        # A rounding error below zero; not max(), which would lose a NaN.
+        variance = ZERO if variance < ZERO else variance
         mean[group] = middle
         inverse[group] = ONE / np.sqrt(variance / np.float32(width) + np.float32(eps))
 
@@ -206,6 +224,21 @@ def normalise_gradient(
     x, dy, dx, weight, bias, moments, slopes,
     images, pixels, channels, groups, activates,
 ):  # fmt: skip
+    """Compute the gradients of `normalise` from that of its result, `dy`.
+
+    With h = (x - mean) / deviation and g the gradient of what is activated, averaged
+    over a group: dx = (g w - mean(g w) - h mean(g w h)) / deviation.
+
+    Parameters
+    ----------
+    x, dy, dx
+        Addresses of bfloat16 (images, pixels, channels).
+    weight, bias, moments
+        As `normalise` had and wrote them.
+    slopes
+        Address of the weight's and the bias's gradients, float32 (2, images, channels):
+        each image's share.
+    """
     rows = _rows(images, pixels, channels)
     xs = carray(_at(x), rows, np.uint16)
     dys = carray(_at(dy), rows, np.uint16)
@@ -319,6 +352,19 @@ def _descend(dz, x, middle, scale, slope, away, along, dx):
 
 @kernel
 def attend(projected, mixed, levels, shape):
+    """Mix the values of pixels by the softmax of their scores, in each head.
+
+    Parameters
+    ----------
+    projected, mixed
+        Addresses of queries, keys and values, bfloat16 (images, pixels, 3, heads, 8),
+        and of the result (images, pixels, heads, 8).
+    levels
+        Address of what is written: log2 of the sum under each softmax, float32 of
+        `shape`.
+    shape
+        (images, heads, pixels).
+    """
     images, heads, pixels = shape
     given = carray(_at(projected), (images, pixels, 3, heads, HEAD), np.uint16)
     result = carray(_at(mixed), (images, pixels, heads, HEAD), np.uint16)
@@ -412,6 +458,11 @@ def _mix(weights, value, mixed):
 
 @kernel
 def attend_gradient(projected, levels, dmixed, dprojected, shape):
+    """Compute the gradient of `attend` from that of its result, `dmixed`.
+
+    The softmax is computed anew from the levels, as Dao et al. 2022 do, so that no
+    matrix of scores is kept.
+    """
     images, heads, pixels = shape
     given = carray(_at(projected), (images, pixels, 3, heads, HEAD), np.uint16)
     level = carray(_at(levels), (images, heads, pixels), np.float32)
