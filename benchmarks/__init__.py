@@ -1,4 +1,4 @@
-"""Times noisesteps beside its peers: in one process, in turn, on the same work.
+"""Times noisesteps beside its peers: in one run, in turn, on the same work.
 
 `python -m benchmarks run` measures, prints a table and writes JSON. What is compared,
 and how, stands in docs/performance.md.

@@ -108,6 +108,21 @@ def test_images_of_any_shape_are_normalised(
     assert_rounded(result, exact)
 
 
+def test_weights_and_gradients_of_another_kind_are_converted():
+    """The kernels take addresses: a converted copy has to last until they end."""
+    layer, x = layer_of(4, 24).bfloat16(), images(3, 24, 8, 8).requires_grad_()
+    exact, leaves = exactly(layer, x, True)
+    gradient = drawn(3, 24, 8, 8, seed=3).bfloat16()  # contiguous
+    exact.backward(gradient.double())
+    result = normalise(layer, x)
+    result.backward(gradient)
+    assert_rounded(result, exact)
+    assert_rounded(x.grad, leaves[0].grad)
+    for parameter, leaf in zip(layer.parameters(), leaves[1:], strict=True):
+        assert parameter.grad.dtype is torch.bfloat16
+        assert_rounded(parameter.grad, leaf.grad, terms=192)
+
+
 def test_a_constant_image_becomes_the_bias():
     layer, x = layer_of(2, 16), images(1, 16, 4, 4).fill_(7)
     result, _ = normalised(layer, x, False)
@@ -159,6 +174,17 @@ def test_attention_and_its_gradient_are_exact_but_for_rounding(pixels, scale):
     torch.testing.assert_close(
         leaf.grad.double(), gradient, rtol=ROUNDING, atol=tolerance
     )
+
+
+def test_attention_takes_gradients_in_any_layout():
+    given = drawn(2, 16, 48).bfloat16()
+    gradient = drawn(16, 2, 16, seed=1).bfloat16().transpose(0, 1)
+    found = []
+    for one in (gradient, gradient.contiguous()):
+        leaf = given.clone().requires_grad_()
+        attend_side_by_side(leaf, 2).backward(one)
+        found.append(leaf.grad)
+    assert torch.equal(*found)
 
 
 def test_no_images_are_no_trouble():

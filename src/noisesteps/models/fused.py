@@ -110,18 +110,22 @@ class _Normalise(torch.autograd.Function):
     @once_differentiable
     def backward(context: Context, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         kernels = _kernels()
-        x, weight, bias, moments = context.saved_tensors
+        x, *parameters, moments = context.saved_tensors
+        weight, bias = (parameter.float() for parameter in parameters)
         dy = dy.contiguous(memory_format=torch.channels_last)
         dx = torch.empty_like(x)
         images, channels = x.shape[:2]
         slopes = moments.new_empty(2, images, channels)
         kernels.normalise_gradient(
-            *_addresses(x, dy, dx, weight.float(), bias.float(), moments, slopes),
+            *_addresses(x, dy, dx, weight, bias, moments, slopes),
             *(images, x.shape[2] * x.shape[3], channels, moments.shape[2]),
             context.activates,
         )
-        dweight, dbias = slopes.sum(1)
-        return dx, dweight.to(weight.dtype), dbias.to(bias.dtype), None, None
+        dweight, dbias = (
+            slope.to(parameter.dtype)
+            for slope, parameter in zip(slopes.sum(1), parameters, strict=True)
+        )
+        return dx, dweight, dbias, None, None
 
 
 def normalised(
@@ -135,8 +139,9 @@ def normalised(
     y = torch.empty_like(x)
     images, channels = x.shape[:2]
     moments = torch.empty(2, images, layer.num_groups)
+    weight, bias = layer.weight.float(), layer.bias.float()
     kernels.normalise(
-        *_addresses(x, y, layer.weight.float(), layer.bias.float(), moments),
+        *_addresses(x, y, weight, bias, moments),
         *(images, x.shape[2] * x.shape[3], channels, layer.num_groups),
         *(layer.eps, activates),
     )
@@ -155,9 +160,10 @@ class _Attend(torch.autograd.Function):
     def backward(context: Context, dmixed: torch.Tensor) -> tuple[torch.Tensor, None]:
         kernels = _kernels()
         projected, levels = context.saved_tensors
+        dmixed = dmixed.contiguous()
         dprojected = torch.empty_like(projected)
         kernels.attend_gradient(
-            *_addresses(projected, levels, dmixed.contiguous(), dprojected),
+            *_addresses(projected, levels, dmixed, dprojected),
             tuple(levels.shape),
         )
         return dprojected, None
@@ -188,4 +194,5 @@ def _kernels() -> ModuleType:
 
 
 def _addresses(*tensors: torch.Tensor) -> list[int]:
+    """Return where tensors lie; whoever calls holds them until the kernel has ended."""
     return [tensor.data_ptr() for tensor in tensors]

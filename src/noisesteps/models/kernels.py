@@ -118,9 +118,8 @@ def normalise(
         Address of what is written: means and inverse deviations, float32 (2, images,
         groups).
     """
-    rows = _rows(images, pixels, channels)
-    xs = carray(_at(x), rows, np.uint16)
-    ys = carray(_at(y), rows, np.uint16)
+    xs = _images(x, images, pixels, channels)
+    ys = _images(y, images, pixels, channels)
     weights = carray(_at(weight), channels, np.float32)
     biases = carray(_at(bias), channels, np.float32)
     means, inverses = carray(_at(moments), (2, images, groups), np.float32)
@@ -130,13 +129,14 @@ def normalise(
         )
 
 
-@njit
-def _rows(images, pixels, channels):
-    """Return a shape whose rows, of one or more pixels, are long enough for a loop."""
+@loop
+def _images(address, images, pixels, channels):
+    """Return images in rows of one or more pixels, long enough for a loop."""
     repeats = 1
     while repeats * channels < ROW and pixels % (2 * repeats) == 0:
         repeats *= 2
-    return images, pixels // repeats, repeats * channels
+    rows = (images, pixels // repeats, repeats * channels)
+    return carray(_at(address), rows, np.uint16)
 
 
 @loop
@@ -239,10 +239,9 @@ def normalise_gradient(
         Address of the weight's and the bias's gradients, float32 (2, images, channels):
         each image's share.
     """
-    rows = _rows(images, pixels, channels)
-    xs = carray(_at(x), rows, np.uint16)
-    dys = carray(_at(dy), rows, np.uint16)
-    dxs = carray(_at(dx), rows, np.uint16)
+    xs = _images(x, images, pixels, channels)
+    dys = _images(dy, images, pixels, channels)
+    dxs = _images(dx, images, pixels, channels)
     weights = carray(_at(weight), channels, np.float32)
     biases = carray(_at(bias), channels, np.float32)
     means, inverses = carray(_at(moments), (2, images, groups), np.float32)
