@@ -45,15 +45,17 @@ test-faults: $(VENV)/.dev  ## injure small studies, all of it, and count into do
 test-slurm: $(VENV)/slurm/.done  ## run a tiny study on a SLURM cluster of its own (Linux)
 	$(VENV)/slurm/bin/python -m pytest -m slurm -s tests/slurm
 
-lint: $(VENV)/.dev  ## ruff, snakefmt and snakemake --lint
+lint: $(VENV)/.dev  ## ruff, clang-format, snakefmt and snakemake --lint
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/clang-format --dry-run --Werror src/noisesteps/models/kernels/*.[ch]
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/snakemake --lint
 
-format: $(VENV)/.dev  ## let ruff and snakefmt rewrite the sources
+format: $(VENV)/.dev  ## let ruff, clang-format and snakefmt rewrite the sources
 	$(BIN)/ruff check --fix src tests benchmarks
 	$(BIN)/ruff format src tests benchmarks
+	$(BIN)/clang-format -i src/noisesteps/models/kernels/*.[ch]
 	$(BIN)/snakefmt Snakefile workflow
 
 schema: $(VENV)/.runtime  ## write the config's JSON schema and table of keys anew

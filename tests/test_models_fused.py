@@ -1,7 +1,6 @@
-"""The kernels of normalisation and attention, against PyTorch's own in float64."""
+"""The kernels of the network's layers, against PyTorch's own in float64."""
 
-import subprocess
-import sys
+import copy
 
 import pytest
 import torch
@@ -13,13 +12,17 @@ from noisesteps.models import UNet
 from noisesteps.models.blocks import Attention, attend
 from noisesteps.models.fused import (
     attend_side_by_side,
+    can_convolve,
+    convolve,
     has_kernels,
     normalise,
     normalised,
 )
+from noisesteps.models.unet import sinusoidal_embedding
 
 ROUNDING = 2**-8  # a bfloat16's, relative: twice the half of its last digit
 SMALLEST = 2e-5
+DTYPES = [torch.float32, torch.bfloat16]
 
 
 def drawn(*shape, seed=0, mean=0.0):
@@ -27,10 +30,9 @@ def drawn(*shape, seed=0, mean=0.0):
     return torch.randn(shape, generator=generator) + mean
 
 
-def images(*shape, **keywords):
-    """Return noise in bf16 and channels last."""
-    x = drawn(*shape, **keywords)
-    return x.to(torch.bfloat16, memory_format=torch.channels_last)
+def images(*shape, dtype=torch.bfloat16, **keywords):
+    """Return noise in channels last."""
+    return drawn(*shape, **keywords).to(dtype, memory_format=torch.channels_last)
 
 
 def layer_of(groups, channels):
@@ -65,6 +67,7 @@ def assert_rounded(result, exact, terms=1, mean=0):
 # Normalisation
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("activates", [True, False])
 @pytest.mark.parametrize(
     ("side", "mean"),
@@ -72,16 +75,17 @@ def assert_rounded(result, exact, terms=1, mean=0):
 )
 @pytest.mark.parametrize(("groups", "channels"), [(4, 24), (2, 16), (8, 128)])
 def test_normalisation_and_its_gradient_are_exact_but_for_rounding(
-    activates, mean, side, groups, channels
+    dtype, activates, mean, side, groups, channels
 ):
-    layer, x = layer_of(groups, channels), images(3, channels, side, side, mean=mean)
+    layer = layer_of(groups, channels)
+    x = images(3, channels, side, side, mean=mean, dtype=dtype)
     exact, leaves = exactly(layer, x, activates)
-    gradient = images(*x.shape, seed=3)
+    gradient = images(*x.shape, seed=3, dtype=dtype)
     exact.backward(gradient.double())
     x.requires_grad_()
     result = normalise(layer, x, activates=activates)
     result.backward(gradient)
-    assert result.dtype is torch.bfloat16
+    assert result.dtype is dtype
     assert result.is_contiguous(memory_format=torch.channels_last)
     assert_rounded(result, exact, mean=mean)
     assert_rounded(x.grad, leaves[0].grad, mean=mean)
@@ -97,12 +101,13 @@ def test_normalisation_and_its_gradient_are_exact_but_for_rounding(
     height=st.integers(2, 9),  # PyTorch refuses a single pixel of a single image
     breadth=st.integers(1, 9),
     activates=st.booleans(),
+    dtype=st.sampled_from(DTYPES),
 )
 def test_images_of_any_shape_are_normalised(
-    count, groups, width, height, breadth, activates
+    count, groups, width, height, breadth, activates, dtype
 ):
     layer = layer_of(groups, groups * width)
-    x = images(count, groups * width, height, breadth)
+    x = images(count, groups * width, height, breadth, dtype=dtype)
     result, _ = normalised(layer, x, activates)
     exact, _ = exactly(layer, x, activates)
     assert_rounded(result, exact)
@@ -154,26 +159,27 @@ def test_large_numbers_are_activated_as_they_are():
 # Attention
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("scale", [0.1, 1, 30])
 @pytest.mark.parametrize("pixels", [1, 3, 16, 64, 100])
-def test_attention_and_its_gradient_are_exact_but_for_rounding(pixels, scale):
+def test_attention_and_its_gradient_are_exact_but_for_rounding(pixels, scale, dtype):
     """The largest scores are thousands: a softmax without its maximum overflows."""
     count, heads = 2, 3
-    given = (drawn(count, pixels, 3, heads, 8) * scale).bfloat16()
-    gradient = drawn(count, pixels, heads * 8, seed=1).bfloat16()
+    given = (drawn(count, pixels, 3, heads, 8) * scale).to(dtype)
+    gradient = drawn(count, pixels, heads * 8, seed=1).to(dtype)
     exact_leaf = given.double().requires_grad_()
     exact = attend(*exact_leaf.permute(2, 0, 3, 1, 4)).transpose(1, 2).flatten(2)
     exact.backward(gradient.double())
     leaf = given.flatten(2).requires_grad_()
     result = attend_side_by_side(leaf, heads)
     result.backward(gradient)
-    assert_rounded(result, exact)
     # Scores of about the scale's square are exponents, in float32.
-    gradient = exact_leaf.grad.flatten(2)
-    tolerance = (SMALLEST + scale**2 * 2**-19) * gradient.abs().max().item()
-    torch.testing.assert_close(
-        leaf.grad.double(), gradient, rtol=ROUNDING, atol=tolerance
-    )
+    relative = ROUNDING if dtype is torch.bfloat16 else 1e-5
+    for found, expected in ((result, exact), (leaf.grad, exact_leaf.grad.flatten(2))):
+        tolerance = (SMALLEST + scale**2 * 2**-19) * expected.abs().max().item()
+        torch.testing.assert_close(
+            found.double(), expected, rtol=relative, atol=tolerance
+        )
 
 
 def test_attention_takes_gradients_in_any_layout():
@@ -220,6 +226,157 @@ def test_a_layer_of_attention_errs_no_more_than_pytorchs(side):
     assert 0 < ours < 1.05 * theirs
 
 
+# Convolution
+
+
+def convolution(inputs, outputs):
+    layer = torch.nn.Conv2d(inputs, outputs, 3, padding=1)
+    layer.weight.data = drawn(outputs, inputs, 3, 3, seed=1) / inputs**0.5
+    layer.bias.data = drawn(outputs, seed=2)
+    return layer.to(memory_format=torch.channels_last)
+
+
+def convolved_by_pytorch(layer, x, shift, onto, doubles, dtype):
+    """Return a result and the gradient's leaves, by PyTorch's kernels in a dtype."""
+    leaves = [x, layer.weight, layer.bias, shift, onto]
+    leaves = [
+        None if leaf is None else leaf.detach().to(dtype).contiguous().requires_grad_()
+        for leaf in leaves
+    ]
+    x, weight, bias, shift, onto = leaves
+    x = F.interpolate(x, scale_factor=2.0) if doubles else x
+    y = F.conv2d(x, weight, bias, padding=1)
+    y = y if shift is None else y + shift[:, :, None, None]
+    return (y if onto is None else y + onto), leaves
+
+
+def error(found, exact):
+    return ((found.double() - exact).square().mean() / exact.square().mean()).sqrt()
+
+
+def assert_errs_no_more_than_pytorchs(layer, x, shift, onto, doubles):
+    """Compare the result and every gradient with those in float64, and PyTorch's.
+
+    PyTorch's kernels sum in other orders, and ours have fewer products to sum: each
+    may be the better by chance.
+    """
+    exact, exact_leaves = convolved_by_pytorch(
+        layer, x, shift, onto, doubles, torch.float64
+    )
+    theirs, their_leaves = convolved_by_pytorch(
+        layer, x, shift, onto, doubles, torch.float32
+    )
+    leaves = [
+        leaf if leaf is None else leaf.detach().requires_grad_()
+        for leaf in (x, shift, onto)
+    ]
+    assert can_convolve(layer, x, doubles=doubles)
+    ours = convolve(layer, leaves[0], shift=leaves[1], onto=leaves[2], doubles=doubles)
+    assert ours.is_contiguous(memory_format=torch.channels_last)
+    gradient = images(*exact.shape, seed=5, dtype=torch.float32)
+    exact.backward(gradient.double())
+    theirs.backward(gradient)
+    ours.backward(gradient)
+    our_leaves = [leaves[0], layer.weight, layer.bias, *leaves[1:]]
+    pairs = [(ours, theirs, exact)]
+    pairs += [
+        (our.grad, their.grad, exact.grad)
+        for our, their, exact in zip(
+            our_leaves, their_leaves, exact_leaves, strict=True
+        )
+        if our is not None
+    ]
+    for our, their, exact in pairs:
+        assert our.shape == exact.shape
+        assert error(our, exact) < 2 * error(their, exact) + 2e-7
+
+
+@pytest.mark.parametrize("doubles", [False, True])
+@pytest.mark.parametrize(
+    ("count", "side", "inputs", "outputs"),
+    [(1, 2, 16, 16), (3, 4, 128, 64), (16, 4, 16, 32), (5, 8, 48, 16), (2, 32, 16, 48)],
+)
+def test_convolution_and_its_gradients_err_no_more_than_pytorchs(
+    count, side, inputs, outputs, doubles
+):
+    layer = convolution(inputs, outputs)
+    x = images(count, inputs, side, side, dtype=torch.float32)
+    side *= 1 + doubles
+    onto = images(count, outputs, side, side, seed=3, dtype=torch.float32)
+    shift = drawn(count, outputs, seed=4)
+    assert_errs_no_more_than_pytorchs(layer, x, shift, onto, doubles)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    count=st.integers(1, 9),
+    inputs=st.integers(1, 4),
+    outputs=st.integers(1, 4),
+    height=st.integers(1, 6),
+    width=st.integers(1, 9),
+    doubles=st.booleans(),
+    shift=st.sampled_from([None, "one", "each"]),
+    adds=st.booleans(),
+)
+def test_images_of_any_even_sides_are_convolved(
+    count, inputs, outputs, height, width, doubles, shift, adds
+):
+    layer = convolution(16 * inputs, 16 * outputs)
+    shape = (height, width) if doubles else (2 * height, 2 * width)
+    x = images(count, 16 * inputs, *shape, dtype=torch.float32)
+    if shift is not None:
+        shift = drawn(count if shift == "each" else 1, 16 * outputs, seed=4)
+    onto = drawn(count, 16 * outputs, 2 * height, 2 * width, seed=3) if adds else None
+    assert_errs_no_more_than_pytorchs(layer, x, shift, onto, doubles)
+
+
+def test_an_images_result_does_not_depend_on_its_batch():
+    layer, x = convolution(32, 16), images(9, 32, 6, 6, dtype=torch.float32)
+    together = convolve(layer, x)
+    alone = torch.cat([convolve(layer, image[None]) for image in x])
+    assert torch.equal(together, alone)
+
+
+@pytest.mark.parametrize(
+    ("layer", "side", "expected"),
+    [
+        (torch.nn.Conv2d(16, 32, 3, padding=1), 8, True),
+        (torch.nn.Conv2d(16, 32, 3, padding=1), 7, False),
+        (torch.nn.Conv2d(16, 8, 3, padding=1), 8, False),
+        (torch.nn.Conv2d(16, 32, 3, padding=1, stride=2), 8, False),
+        (torch.nn.Conv2d(16, 32, 3), 8, False),
+        (torch.nn.Conv2d(16, 32, 1), 8, False),
+    ],
+)
+def test_other_convolutions_are_pytorchs(layer, side, expected):
+    x = images(2, 16, side, side, dtype=torch.float32)
+    assert can_convolve(layer, x) is expected
+    assert not can_convolve(layer, x.bfloat16())
+    assert not can_convolve(layer, x.contiguous())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not can_convolve(layer, x)
+    exact = F.conv2d(
+        x.double(), layer.weight.double(), layer.bias.double(),
+        layer.stride, layer.padding,
+    )  # fmt: skip
+    torch.testing.assert_close(convolve(layer, x).double(), exact, rtol=1e-5, atol=1e-5)
+
+
+def test_a_pixel_that_is_no_number_reaches_its_neighbours():
+    layer, x = convolution(16, 16), images(2, 16, 8, 8, dtype=torch.float32)
+    x[1, 3, 4, 4] = float("nan")
+    result = convolve(layer, x)
+    assert result[0].isfinite().all()
+    assert result[1, :, 3:6, 3:6].isnan().all()
+
+
+def test_no_images_are_convolved_to_none():
+    layer = convolution(16, 16)
+    x = images(0, 16, 8, 8, dtype=torch.float32).requires_grad_()
+    convolve(layer, x).sum().backward()
+    assert x.grad.shape == x.shape and not layer.weight.grad.any()
+
+
 # Where they are used
 
 
@@ -228,11 +385,12 @@ def test_a_layer_of_attention_errs_no_more_than_pytorchs(side):
     [
         (torch.bfloat16, torch.channels_last, True),
         (torch.bfloat16, torch.contiguous_format, False),
-        (torch.float32, torch.channels_last, False),
+        (torch.float32, torch.channels_last, True),
+        (torch.float32, torch.contiguous_format, False),
         (torch.float16, torch.channels_last, False),
     ],
 )
-def test_there_are_kernels_for_bf16_in_channels_last(dtype, layout, expected):
+def test_there_are_kernels_for_channels_last(dtype, layout, expected):
     x = drawn(2, 8, 4, 4).to(dtype, memory_format=layout)
     assert has_kernels(x) is expected
     assert not has_kernels(x.to("meta"))
@@ -258,6 +416,20 @@ def gradients(network, x, layout, **keywords):
     return torch.cat([weight.grad.flatten() for weight in network.parameters()])
 
 
+def test_the_networks_gradients_in_fp32_are_close_to_those_in_float64():
+    network, x = UNet.preset("toy-16", 16, seed=1), drawn(8, 3, 16, 16)
+    double = copy.deepcopy(network).double()
+    sinusoids = sinusoidal_embedding(torch.tensor([3]), 16).double()
+    predicted = double(x.double(), embedding=F.silu(double.time_embedding(sinusoids)))
+    predicted.square().sum().backward()
+    exact = torch.cat([weight.grad.flatten() for weight in double.parameters()])
+    errors = [
+        error(gradients(network, x, layout, enabled=False), exact)
+        for layout in (torch.channels_last, torch.contiguous_format)
+    ]
+    assert 0 < errors[0] < 2 * errors[1]
+
+
 @pytest.mark.parametrize(("preset", "size"), [("tiny", 8), ("toy-16", 16)])
 def test_the_networks_gradients_err_no_more_than_with_pytorchs_kernels(preset, size):
     network, x = UNet.preset(preset, size, seed=1), drawn(8, 3, size, size)
@@ -269,11 +441,13 @@ def test_the_networks_gradients_err_no_more_than_with_pytorchs_kernels(preset, s
     assert 0 < errors[0] < 1.1 * errors[1]
 
 
-def test_recomputing_gives_the_same_bits():
-    network, x = UNet.preset("tiny", 8, seed=1), drawn(4, 3, 8, 8)
-    kept = gradients(network, x, torch.channels_last, dtype=torch.bfloat16)
+@pytest.mark.parametrize("in_bf16", [True, False])
+def test_recomputing_gives_the_same_bits(in_bf16):
+    network, x = UNet.preset("toy-16", 16, seed=1), drawn(4, 3, 16, 16)
+    keywords = {"dtype": torch.bfloat16, "enabled": in_bf16}
+    kept = gradients(network, x, torch.channels_last, **keywords)
     network.recompute_activations()
-    again = gradients(network, x, torch.channels_last, dtype=torch.bfloat16)
+    again = gradients(network, x, torch.channels_last, **keywords)
     assert torch.equal(kept, again)
 
 
@@ -287,36 +461,12 @@ def test_the_number_of_threads_changes_no_bit():
             projected = projected.contiguous().requires_grad_()
             normalise(layer, leaf).square().sum().backward()
             attend_side_by_side(projected, 2).square().sum().backward()
-            found.append(
-                [leaf.grad, layer.weight.grad, layer.bias.grad, projected.grad]
-            )
+            kernel = convolution(32, 16)
+            x = images(7, 32, 12, 12, dtype=torch.float32).requires_grad_()
+            convolve(kernel, x).square().sum().backward()
+            leaves = (leaf, *layer.parameters(), projected, x, *kernel.parameters())
+            found.append([one.grad for one in leaves])
     finally:
         torch.set_num_threads(before)
     for more in found[1:]:
         assert all(map(torch.equal, found[0], more))
-
-
-def test_in_fp32_numba_is_not_imported():
-    """It takes a third of a second, which a short stage does not get back."""
-    script = (
-        "import sys, torch\n"
-        "from noisesteps.models import UNet\n"
-        "network = UNet.preset('tiny', 8)\n"
-        "network(torch.zeros(1, 3, 8, 8), 0).sum().backward()\n"
-        "network.frozen(torch.tensor([0]), torch.float32)(torch.zeros(1, 3, 8, 8), 0)\n"
-        "sys.exit('numba' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", script]).returncode == 0
-
-
-def test_where_nothing_can_be_cached_the_kernels_are_compiled_all_the_same(tmp_path):
-    script = (
-        "import torch, numba.core.caching as caching\n"
-        "caching.CacheImpl._locator_classes = []\n"
-        "from noisesteps.models import kernels\n"
-        "assert not kernels.OPTIONS['cache']\n"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path
-    )
-    assert result.returncode == 0, result.stderr

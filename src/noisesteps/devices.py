@@ -116,26 +116,22 @@ def memory_format(
 ) -> torch.memory_format:
     """Return the layout of images and weights in which a U-Net is fastest.
 
-    Matrix units want the channels of a pixel side by side in 16 bits. On a CPU, what
-    convolutions gain from that is lost again in group normalisation and its gradient,
-    except in bf16, which has kernels of our own (`models.kernels`), in sampling
-    (`models.frozen`), and in fp32 on a CPU without AVX-512, whose kernels normalise
-    both layouts alike.
+    Matrix units want the channels of a pixel side by side in 16 bits, and so do our own
+    kernels for a CPU (`models.kernels`). Without those, what convolutions gain from it
+    in training is lost again in group normalisation and its gradient.
     """
     if device.type == "cuda":
         last = dtype is not torch.float32
     else:
         last = device.type == "cpu" and (
-            not training
-            or dtype is torch.bfloat16
-            or (dtype is torch.float32 and _is_avx2())
+            not training or (dtype is not torch.float16 and has_avx2())
         )
     return torch.channels_last if last else torch.contiguous_format
 
 
-def _is_avx2() -> bool:
-    """Whether PyTorch's kernels use vectors of 256 bits: x86 without AVX-512."""
-    return torch.backends.cpu.get_cpu_capability() == "AVX2"
+def has_avx2() -> bool:
+    """Whether PyTorch's kernels use vectors of 256 bits or more on an x86 CPU."""
+    return torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
 
 
 def warn_if_slow(device: torch.device, precision: str, key: str) -> None:

@@ -16,6 +16,8 @@ from torch.utils.checkpoint import checkpoint
 from noisesteps.models.fused import (
     HEAD_CHANNELS,
     attend_side_by_side,
+    can_convolve,
+    convolve,
     has_kernels,
     normalise,
 )
@@ -44,10 +46,11 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, x: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
-        h = self.conv1(normalise(self.norm1, x))
-        h = h + self.time_emb_proj(time)[:, :, None, None]
-        h = self.conv2(normalise(self.norm2, h))
-        return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+        h = normalise(self.norm1, x)
+        h = convolve(self.conv1, h, shift=self.time_emb_proj(time))
+        h = normalise(self.norm2, h)
+        shortcut = self.conv_shortcut and convolve(self.conv_shortcut, x)
+        return convolve(self.conv2, h, onto=x if shortcut is None else shortcut)
 
 
 class Attention(nn.Module):
@@ -138,6 +141,8 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if can_convolve(self.conv, x, doubles=True):
+            return convolve(self.conv, x, doubles=True)
         if is_worth_halving(x) and not torch.is_autocast_enabled(x.device.type):
             weight = half_resolution_weight(self.conv.weight)
             return interleave(F.conv2d(x, weight, self.conv.bias.repeat(4), padding=1))

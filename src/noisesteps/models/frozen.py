@@ -28,9 +28,13 @@ from noisesteps.models.blocks import (
 from noisesteps.models.fused import (
     HEAD_CHANNELS,
     attended,
+    can_convolve,
+    convolved,
     has_kernels,
+    is_product,
+    multiplied,
     normalised,
-    prepare,
+    transformed,
 )
 
 if TYPE_CHECKING:
@@ -55,7 +59,6 @@ class FrozenUNet:
     @torch.no_grad()
     @torch.autocast("cpu", enabled=False)
     def __init__(self, network: UNet, timesteps: torch.Tensor, dtype: torch.dtype):
-        prepare(torch.device("cpu"), dtype, training=False)
         time = network.embed_timesteps(timesteps)
         self.dtype = dtype
         self.conv_in = Convolution(network.conv_in, dtype)
@@ -96,13 +99,15 @@ class FrozenUNet:
 
 
 class Convolution:
-    """A convolution whose weights are kept in the order that oneDNN wants.
+    """A convolution whose weights are kept in the order that its kernel wants.
 
-    It is that for the shape of the last images, so that a result depends on its own
-    batch alone, and not on which others came before.
+    For oneDNN it is that for the shape of the last images, so that a result depends on
+    its own batch alone, and not on which others came before.
     """
 
     def __init__(self, layer: nn.Conv2d, dtype: torch.dtype):
+        self.layer = layer
+        self._transformed: torch.Tensor | None = None
         self.weight = layer.weight.to(dtype, memory_format=torch.channels_last)
         self.bias = layer.bias.to(dtype)
         self.stride, self.padding = list(layer.stride), list(layer.padding)
@@ -117,6 +122,10 @@ class Convolution:
     ) -> torch.Tensor:
         """Convolve, with `bias` in place of its own; the result is added to `onto`."""
         bias = self.bias if bias is None else bias
+        if can_convolve(self.layer, x):
+            return self.tiled(x, bias, onto)
+        if is_product(self.layer, x):
+            return multiplied(x, self.weight, bias)
         if not self.packs:
             result = F.conv2d(x, self.weight, bias, self.stride, self.padding)
             return result if onto is None else onto.add_(result)
@@ -129,6 +138,20 @@ class Convolution:
         return torch.ops.mkldnn._convolution_pointwise_.binary(
             onto, x, weight, bias, *where, "add", 1.0, None, [], None
         )
+
+    def tiled(
+        self,
+        x: torch.Tensor,
+        bias: torch.Tensor,
+        onto: torch.Tensor | None = None,
+        *,
+        doubles: bool = False,
+    ) -> torch.Tensor:
+        """Convolve by our own kernel: see `convolve`, and `can_convolve`."""
+        if self._transformed is None:
+            self._transformed = transformed(self.weight)
+        weight, outputs = self._transformed, len(self.weight)
+        return convolved(x, weight, bias[None], outputs, onto, doubles=doubles)
 
     def _pack(self, shape: torch.Size, where: tuple) -> torch.Tensor:
         if shape != self._packed_for:
@@ -225,6 +248,8 @@ class Upsampling:
         self.small = Convolution(small, dtype)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        if can_convolve(self.conv.layer, x, doubles=True):
+            return self.conv.tiled(x, self.conv.bias, doubles=True)
         if is_worth_halving(x):
             return interleave(self.small(x))
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))

@@ -1,14 +1,12 @@
-"""Normalisation with its activation, and attention, in one pass over images each.
+"""Convolution, normalisation with its activation, and attention, on a CPU.
 
-On a CPU in bf16 and channels last, by the kernels of `models.kernels`; elsewhere, and
-while PyTorch compiles, by PyTorch's own. The kernels need Numba, which takes a third of
-a second to import, so it is imported when they are first called.
+By the kernels of `models.kernels` for images in channels last, in fp32 and bf16 (but
+convolutions in fp32 alone); elsewhere, and while PyTorch compiles, by PyTorch's own.
 """
 
 from __future__ import annotations
 
-import logging
-from types import ModuleType
+import ctypes
 from typing import Any
 
 import torch
@@ -16,37 +14,90 @@ import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-log = logging.getLogger(__name__)
+from noisesteps.models import kernels
+
 HEAD_CHANNELS = 8
+KINDS = {torch.float32: 0, torch.bfloat16: 1}  # as the kernels count them
+# Of `convolve`: its kernels' channels, the numbers of their places, and between these.
+MULTIPLE, PLACES, MARGIN = 16, 16, 16
+# Its gradient keeps the sums of parts of a batch apart, to be taken side by side.
+PARTS, TILES = 4, 32  # at most so many, of so many tiles of 2x2 pixels at least
 Context = Any  # keeps what a backward pass needs
-
-
-def prepare(device: torch.device, dtype: torch.dtype, *, training: bool) -> None:
-    """Load the kernels for a dtype before a clock runs, where there are any.
-
-    Numba compiles each when it is first called, and keeps it for later processes.
-    """
-    if device.type != "cpu" or dtype is not torch.bfloat16:
-        return
-    log.info("loading the kernels for bf16; the first time takes up to a minute")
-    x = torch.zeros(1, HEAD_CHANNELS, 1, 1, dtype=dtype, requires_grad=training)
-    projected = torch.zeros(
-        1, 1, 3 * HEAD_CHANNELS, dtype=dtype, requires_grad=training
-    )
-    layer = nn.GroupNorm(1, HEAD_CHANNELS)
-    results = normalise(layer, x), attend_side_by_side(projected, 1)
-    if training:
-        sum(result.sum() for result in results).backward()
 
 
 def has_kernels(x: torch.Tensor) -> bool:
     """Whether images (N,C,H,W) are of a kind that there are kernels for."""
     return (
-        x.dtype is torch.bfloat16
+        x.dtype in KINDS
         and x.device.type == "cpu"
         and x.is_contiguous(memory_format=torch.channels_last)
         and not torch.compiler.is_compiling()
+        and kernels.load() is not None
     )
+
+
+def can_convolve(layer: nn.Conv2d, x: torch.Tensor, *, doubles: bool = False) -> bool:
+    """Whether there is a kernel for a convolution of images (N,C,H,W).
+
+    Parameters
+    ----------
+    layer
+        The convolution; those by 3x3 that keep the size have one.
+    x
+        The images; in fp32, their sides even unless the layer `doubles` them first.
+    """
+    return (
+        x.dtype is torch.float32
+        and layer.weight.dtype is torch.float32
+        and layer.kernel_size == (3, 3)
+        and (layer.stride, layer.padding) == ((1, 1), (1, 1))
+        and layer.in_channels % MULTIPLE == layer.out_channels % MULTIPLE == 0
+        and (doubles or (x.shape[2] % 2 == x.shape[3] % 2 == 0))
+        and not torch.is_autocast_enabled("cpu")
+        and has_kernels(x)
+    )
+
+
+def convolve(
+    layer: nn.Conv2d,
+    x: torch.Tensor,
+    *,
+    shift: torch.Tensor | None = None,
+    onto: torch.Tensor | None = None,
+    doubles: bool = False,
+) -> torch.Tensor:
+    """Convolve, then add a number to each channel, and images, where they are given.
+
+    With 4 of 9 products where `can_convolve` (Lavin & Gray 2016), to about the same
+    rounding.
+
+    Parameters
+    ----------
+    layer
+        Gives the weight and the bias.
+    x
+        Images (N,C,H,W) in floating point.
+    shift
+        What is added to every pixel of a result, (N,O) or (1,O).
+    onto
+        What the result is added to, in its shape.
+    doubles
+        Whether to repeat each pixel in both directions first; only where
+        `can_convolve`.
+
+    Returns
+    -------
+    torch.Tensor
+        Shape (N,O,H,W), or twice as high and wide.
+    """
+    if can_convolve(layer, x, doubles=doubles):
+        bias = layer.bias[None] if shift is None else layer.bias + shift
+        return _Convolve.apply(x, layer.weight, bias, onto, doubles)
+    multiplies = is_product(layer, x)
+    y = multiplied(x, layer.weight, layer.bias) if multiplies else layer(x)
+    if shift is not None:
+        y = y + shift[:, :, None, None]
+    return y if onto is None else y + onto
 
 
 def normalise(
@@ -78,17 +129,123 @@ def attend_side_by_side(projected: torch.Tensor, heads: int) -> torch.Tensor:
     Parameters
     ----------
     projected
-        Contiguous bfloat16 (N, L, 3*C) on a CPU: of each pixel its query, key and
-        value, and in each of these the heads, of 8 channels.
+        Contiguous float32 or bfloat16 (N, L, 3*C) on a CPU: of each pixel its query,
+        key and value, and in each of these the heads, of 8 channels.
     heads
         C / 8.
 
     Returns
     -------
     torch.Tensor
-        The heads' results side by side, bfloat16 (N, L, C).
+        The heads' results side by side, (N, L, C).
     """
     return _Attend.apply(projected, heads)
+
+
+def is_product(layer: nn.Conv2d, x: torch.Tensor) -> bool:
+    """Whether a convolution is a product of matrices, which is faster as such."""
+    return layer.kernel_size == (1, 1) and x.dtype is torch.float32 and has_kernels(x)
+
+
+def multiplied(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor
+) -> torch.Tensor:
+    """Convolve images (N,C,H,W) in channels last by kernels (O,C,1,1)."""
+    pixels = x.permute(0, 2, 3, 1)
+    return F.linear(pixels, weight.flatten(1), bias).permute(0, 3, 1, 2)
+
+
+class _Convolve(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        context: Context,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor,
+        onto: torch.Tensor | None,
+        doubles: bool,
+    ) -> torch.Tensor:
+        context.save_for_backward(x, weight)
+        context.doubles, context.shared_bias = doubles, len(bias) < len(x)
+        return convolved(
+            x, transformed(weight), bias, weight.shape[0], onto, doubles=doubles
+        )
+
+    @staticmethod
+    @once_differentiable
+    def backward(context: Context, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, weight = context.saved_tensors
+        dy = dy.contiguous(memory_format=torch.channels_last)
+        images, outputs, height, width = dy.shape
+        inputs, tiles = x.shape[1], height * width // 4
+        images_of_part = max(-(-TILES // tiles), -(-images // PARTS), 1)
+        parts = -(-images // images_of_part)
+        backwards = transformed(weight, transposed=False)
+        sums = x.new_empty(parts, PLACES * (inputs * outputs + MARGIN))
+        dx, dbias = torch.empty_like(x), x.new_empty(images, outputs)
+        dweight = torch.empty_like(weight, memory_format=torch.channels_last)
+        library = _kernels()
+        library.convolve_gradient(
+            *_addresses(x, backwards, dy, dx, dbias, sums),
+            *(images_of_part, images, height, width, inputs, outputs),
+            context.doubles,
+        )
+        library.gather_weight_gradient(
+            *_addresses(sums, dweight), parts, inputs, outputs
+        )
+        if context.shared_bias:
+            dbias = dbias.sum(0, keepdim=True)
+        return dx, dweight, dbias, dy if context.needs_input_grad[3] else None, None
+
+
+def transformed(weight: torch.Tensor, *, transposed: bool = True) -> torch.Tensor:
+    """Return kernels (O,C,3,3) as `convolve` uses them, of `PLACES` numbers each.
+
+    Or, not `transposed`, as its gradient does.
+    """
+    outputs, inputs = weight.shape[:2]
+    weight = weight.detach().contiguous(memory_format=torch.channels_last)
+    result = weight.new_empty(PLACES * (inputs * outputs + MARGIN))
+    _kernels().transform_weight(
+        *_addresses(weight, result), inputs, outputs, transposed
+    )
+    return result
+
+
+def convolved(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    outputs: int,
+    onto: torch.Tensor | None = None,
+    *,
+    doubles: bool = False,
+) -> torch.Tensor:
+    """Return what `convolve` does, by the kernels, without a gradient.
+
+    Parameters
+    ----------
+    weight
+        `transformed` kernels.
+    bias
+        Rows of float32 (N,O) or (1,O).
+    outputs
+        O.
+    """
+    images, inputs, height, width = x.shape
+    if doubles:
+        height, width = 2 * height, 2 * width
+    y = torch.empty((images, outputs, height, width), memory_format=torch.channels_last)
+    bias = bias.contiguous()
+    if onto is not None:
+        onto = onto.contiguous(memory_format=torch.channels_last)
+    _kernels().convolve(
+        *_addresses(x, weight, bias),
+        outputs if len(bias) == images else 0,
+        *(None if onto is None else onto.data_ptr(), y.data_ptr()),
+        *(images, height, width, inputs, outputs, doubles),
+    )
+    return y
 
 
 class _Normalise(torch.autograd.Function):
@@ -109,23 +266,20 @@ class _Normalise(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(context: Context, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        kernels = _kernels()
-        x, *parameters, moments = context.saved_tensors
-        weight, bias = (parameter.float() for parameter in parameters)
+        x, weight, bias, moments = context.saved_tensors
+        dtypes = weight.dtype, bias.dtype
+        weight, bias = weight.float(), bias.float()
         dy = dy.contiguous(memory_format=torch.channels_last)
         dx = torch.empty_like(x)
         images, channels = x.shape[:2]
-        slopes = moments.new_empty(2, images, channels)
-        kernels.normalise_gradient(
+        slopes = torch.empty(1 + images, 2, channels)
+        _kernels().normalise_gradient(
             *_addresses(x, dy, dx, weight, bias, moments, slopes),
             *(images, x.shape[2] * x.shape[3], channels, moments.shape[2]),
-            context.activates,
+            *(context.activates, KINDS[x.dtype]),
         )
-        dweight, dbias = (
-            slope.to(parameter.dtype)
-            for slope, parameter in zip(slopes.sum(1), parameters, strict=True)
-        )
-        return dx, dweight, dbias, None, None
+        dweight, dbias = slopes[0].unbind()
+        return dx, dweight.to(dtypes[0]), dbias.to(dtypes[1]), None, None
 
 
 def normalised(
@@ -135,15 +289,14 @@ def normalised(
 
     And the groups' means and the inverses of their deviations, float32 (2,N,groups).
     """
-    kernels = _kernels()
     y = torch.empty_like(x)
     images, channels = x.shape[:2]
     moments = torch.empty(2, images, layer.num_groups)
     weight, bias = layer.weight.float(), layer.bias.float()
-    kernels.normalise(
+    _kernels().normalise(
         *_addresses(x, y, weight, bias, moments),
         *(images, x.shape[2] * x.shape[3], channels, layer.num_groups),
-        *(layer.eps, activates),
+        *(layer.eps, activates, KINDS[x.dtype]),
     )
     return y, moments
 
@@ -158,13 +311,13 @@ class _Attend(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(context: Context, dmixed: torch.Tensor) -> tuple[torch.Tensor, None]:
-        kernels = _kernels()
         projected, levels = context.saved_tensors
         dmixed = dmixed.contiguous()
         dprojected = torch.empty_like(projected)
-        kernels.attend_gradient(
+        _kernels().attend_gradient(
             *_addresses(projected, levels, dmixed, dprojected),
-            tuple(levels.shape),
+            *levels.shape[1:],
+            KINDS[projected.dtype],
         )
         return dprojected, None
 
@@ -172,25 +325,23 @@ class _Attend(torch.autograd.Function):
 def attended(projected: torch.Tensor, heads: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return what `attend_side_by_side` does, without a gradient.
 
-    And log2 of the sum of what is under the softmax, float32 (N,heads,L).
+    And of each softmax the highest score and the sum under it, float32 (2,N,heads,L).
     """
-    kernels = _kernels()
     images, pixels, channels = projected.shape
     mixed = projected.new_empty(images, pixels, channels // 3)
-    levels = torch.empty(images, heads, pixels)
-    kernels.attend(
+    levels = torch.empty(2, images, heads, pixels)
+    _kernels().attend(
         *_addresses(projected, mixed, levels),
-        tuple(levels.shape),
+        *(images, heads, pixels, KINDS[projected.dtype]),
     )
     return mixed, levels
 
 
-def _kernels() -> ModuleType:
+def _kernels() -> ctypes.CDLL:
     """Return the kernels, on as many threads as PyTorch's own use."""
-    from noisesteps.models import kernels
-
-    kernels.set_threads(torch.get_num_threads())
-    return kernels
+    library = kernels.load()
+    kernels.use_threads(library, torch.get_num_threads())
+    return library
 
 
 def _addresses(*tensors: torch.Tensor) -> list[int]:

@@ -11,7 +11,6 @@ from torch import nn
 from noisesteps.config import Training
 from noisesteps.devices import compile_for_device
 from noisesteps.diffusion import Diffusion
-from noisesteps.models import fused
 from noisesteps.training.batches import Batch
 from noisesteps.training.ema import MovingAverage
 from noisesteps.training.optimizer import Adam
@@ -51,8 +50,6 @@ class Learner:
             self.network.recompute_activations()
         if compiled:
             compile_for_device(self.network, "training.compile")
-        else:
-            fused.prepare(device, self.precision.dtype, training=True)
         self.diffusion = diffusion
         self.gradient_clip = training.gradient_clip
         self.optimizer = Adam(self.network)

@@ -1,0 +1,152 @@
+"""Kernels for a CPU, in C beside this file, compiled where they first run.
+
+`ziglang` brings the compiler (clang) as a Python package; compiling takes a second or
+two, and what comes of it is kept beside this file or, where that cannot be written, in
+the user's cache folder. The kernels take the addresses of contiguous memory;
+`models.fused` sees to dtypes, shapes and layouts. A sum is taken in one order, however
+many threads there are.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import importlib.metadata
+import logging
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+from noisesteps.errors import NoisestepsError
+from noisesteps.files import atomic
+
+log = logging.getLogger(__name__)
+FOLDER = Path(__file__).parent
+# By what PyTorch's own kernels use: only instructions that are sure to be there.
+TARGETS = {
+    "AVX2": ("-mcpu=x86_64_v3",),
+    "AVX512": ("-mcpu=x86_64_v4", "-mprefer-vector-width=512"),
+}
+# Not the flags that let a compiler assume that nothing is infinite or not a number:
+# a training that diverges has to be found out.
+FLAGS = (
+    *("-O3", "-std=c11", "-Wall", "-Werror", "-fvisibility=hidden"),
+    *("-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"),
+    *("-shared", "-fPIC", "-nostdlib"),
+)
+ADDRESS, COUNT, FLAG = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
+SIGNATURES = {
+    "set_threads": (ADDRESS, ctypes.c_uint),
+    "normalise": (*[ADDRESS] * 5, *[COUNT] * 4, ctypes.c_float, FLAG, FLAG),
+    "normalise_gradient": (*[ADDRESS] * 7, *[COUNT] * 4, FLAG, FLAG),
+    "attend": (*[ADDRESS] * 3, *[COUNT] * 3, FLAG),
+    "attend_gradient": (*[ADDRESS] * 4, *[COUNT] * 3, FLAG),
+    "transform_weight": (*[ADDRESS] * 2, *[COUNT] * 2, FLAG),
+    "convolve": (*[ADDRESS] * 3, COUNT, *[ADDRESS] * 2, *[COUNT] * 5, FLAG),
+    "convolve_gradient": (*[ADDRESS] * 6, *[COUNT] * 6, FLAG),
+    "gather_weight_gradient": (*[ADDRESS] * 2, *[COUNT] * 3),
+}
+
+
+@functools.cache
+def load() -> ctypes.CDLL | None:
+    """Return the kernels, or None where there are none for this machine.
+
+    That is on processors other than x86-64 with AVX2, and without a compiler that
+    works, of which a warning tells.
+    """
+    target = TARGETS.get(torch.backends.cpu.get_cpu_capability())
+    if target is None or platform.machine().lower() not in ("x86_64", "amd64"):
+        return None
+    try:
+        library = _cached(target) or _compiled(target)
+    except (OSError, importlib.metadata.PackageNotFoundError) as error:
+        log.warning("no kernels of noisesteps, PyTorch's are used instead: %s", error)
+        return None
+    for name, arguments in SIGNATURES.items():
+        function = getattr(library, name)
+        function.argtypes, function.restype = arguments, None
+    return library
+
+
+def use_threads(library: ctypes.CDLL, threads: int) -> None:
+    """Let the kernels use so many threads of PyTorch's OpenMP runtime.
+
+    Where that is not GCC's, whose entry they know, they use one.
+    """
+    library.set_threads(_team(), threads)
+
+
+@functools.cache
+def _team() -> ctypes.c_void_p | None:
+    """Return the address of GCC's `GOMP_parallel`, if PyTorch has loaded it."""
+    try:
+        runtime = ctypes.CDLL("libgomp.so.1", os.RTLD_NOLOAD | os.RTLD_LAZY)
+    except OSError:
+        return None
+    return ctypes.cast(runtime.GOMP_parallel, ctypes.c_void_p)
+
+
+def _cached(target: tuple[str, ...]) -> ctypes.CDLL | None:
+    """Load what was compiled before from the same sources by the same compiler."""
+    for path in _places(target):
+        if path.exists():
+            return ctypes.CDLL(str(path))
+    return None
+
+
+def _places(target: tuple[str, ...]) -> list[Path]:
+    """Return where the compiled kernels may lie, best first."""
+    digest = hashlib.sha256()
+    compiler = importlib.metadata.version("ziglang")
+    for part in (compiler, platform.system(), *target, *FLAGS):
+        digest.update(part.encode())
+    for source in sorted(FOLDER.glob("*.[ch]")):
+        digest.update(source.read_bytes())
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    name = f"{digest.hexdigest()[:16]}.so"
+    return [FOLDER / "__pycache__" / name, cache / "noisesteps" / name]
+
+
+def compile_for(target: tuple[str, ...], folder: Path) -> Path:
+    """Compile the kernels into a folder, for one of `TARGETS`.
+
+    Raises
+    ------
+    OSError
+        If the compiler fails.
+    """
+    built = folder / "kernels.so"
+    sources = map(str, sorted(FOLDER.glob("*.c")))
+    command = [sys.executable, "-m", "ziglang", "cc", *target, *FLAGS, *sources]
+    caches = {f"ZIG_{kind}_CACHE_DIR": str(folder) for kind in ("LOCAL", "GLOBAL")}
+    done = subprocess.run(
+        [*command, "-o", str(built)],
+        env=os.environ | caches,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise OSError(f"the compiler of `ziglang` failed: {done.stderr.strip()}")
+    return built
+
+
+def _compiled(target: tuple[str, ...]) -> ctypes.CDLL:
+    """Compile the kernels, keep them where that can be done, and load them."""
+    log.info("compiling the kernels for this kind of processor, once")
+    with tempfile.TemporaryDirectory() as folder:
+        built = compile_for(target, Path(folder))
+        for path in _places(target):
+            try:
+                with atomic(path) as temporary:
+                    temporary.write_bytes(built.read_bytes())
+            except (NoisestepsError, OSError):
+                continue
+            break
+        return ctypes.CDLL(str(built))

@@ -1,0 +1,100 @@
+/* What the kernels share: vectors, bfloat16, 2^x, and parts done side by side.
+
+There is no header of the C library here, so that compiling them takes a second and
+needs nothing of the system. */
+
+#pragma once
+
+typedef __INT64_TYPE__ i64;
+typedef __UINT32_TYPE__ u32;
+typedef __UINT16_TYPE__ u16;
+
+#define INLINE static inline __attribute__((always_inline))
+#define EXPORT __attribute__((visibility("default")))
+#define UNROLL _Pragma("clang loop unroll(full)")
+
+/* Of the machine, not of the images: how many numbers an instruction handles. */
+#ifdef __AVX512F__
+#define WIDTH 16
+#else
+#define WIDTH 8
+#endif
+
+typedef float vector __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
+
+INLINE vector load(const float *from) {
+    return *(const vector *)from;
+}
+INLINE void store(float *to, vector x) {
+    *(vector *)to = x;
+}
+INLINE vector all(float x) {
+    return x - (vector){0};
+}
+INLINE i64 least(i64 a, i64 b) {
+    return a < b ? a : b;
+}
+
+/* Numbers of an image, whose dtype is known when a loop is compiled. */
+typedef enum { FLOAT32, BFLOAT16 } dtype;
+
+INLINE float from_bits(u32 bits) {
+    return (union {
+               u32 bits;
+               float x;
+           }){bits}
+        .x;
+}
+INLINE u32 to_bits(float x) {
+    return (union {
+               float x;
+               u32 bits;
+           }){x}
+        .bits;
+}
+
+INLINE float get(const void *from, i64 i, dtype kind) {
+    if (kind == FLOAT32)
+        return ((const float *)from)[i];
+    return from_bits((u32)((const u16 *)from)[i] << 16);
+}
+
+/* To bfloat16 by rounding to the nearest, ties to even. */
+INLINE void put(void *to, i64 i, float x, dtype kind) {
+    if (kind == FLOAT32) {
+        ((float *)to)[i] = x;
+    } else {
+        u32 bits = to_bits(x);
+        ((u16 *)to)[i] = (u16)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+    }
+}
+
+INLINE const void *at(const void *from, i64 i, dtype kind) {
+    return (const char *)from + i * (kind == FLOAT32 ? 4 : 2);
+}
+
+#define LOG2_E 1.4426950408889634f
+
+/* 2^x to 2e-7 of it, for x cut off at the exponents of normal numbers; NaN stays. */
+INLINE float exp2_of(float x) {
+    x = x < -126 ? -126 : x;
+    x = x > 126 ? 126 : x;
+    float whole = __builtin_floorf(x), part = x - whole;
+    float result = 1.8775767e-3f;
+    result = result * part + 8.9893397e-3f;
+    result = result * part + 5.5826318e-2f;
+    result = result * part + 2.4015361e-1f;
+    result = result * part + 6.9315308e-1f;
+    result = result * part + 9.9999994e-1f;
+    return result * from_bits((u32)((int)whole + 127) << 23);
+}
+
+INLINE float sigmoid(float x) {
+    return 1 / (1 + exp2_of(-x * LOG2_E));
+}
+
+/* Does part number `index` of some work. `scratch` is the thread's own memory. */
+typedef void part(const void *work, i64 index, float *scratch);
+
+/* Do `count` parts in any order, each thread with `numbers` floats of scratch. */
+void do_parts(part *part, const void *work, i64 count, i64 numbers);

@@ -1,0 +1,94 @@
+"""Kernels are compiled once, kept where they can be, and done without elsewhere."""
+
+import logging
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from noisesteps.models import fused, kernels
+
+
+@pytest.fixture
+def afresh(monkeypatch, tmp_path):
+    """Have the kernels loaded as a new process does, from a copy of their sources."""
+    for source in kernels.FOLDER.glob("*.[ch]"):
+        (tmp_path / "kernels").mkdir(exist_ok=True)
+        (tmp_path / "kernels" / source.name).write_bytes(source.read_bytes())
+    monkeypatch.setattr(kernels, "FOLDER", tmp_path / "kernels")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    kernels.load.cache_clear()
+    yield tmp_path
+    kernels.load.cache_clear()
+
+
+def assert_works():
+    x = torch.ones(1, 16, 2, 2).to(memory_format=torch.channels_last)
+    layer = nn.GroupNorm(2, 16)
+    result = fused.normalise(layer, x)
+    torch.testing.assert_close(result, F.silu(layer(x)))
+
+
+def compiled_in(folder):
+    return [path.relative_to(folder) for path in folder.rglob("*.so")]
+
+
+def test_what_was_compiled_is_kept_beside_the_sources(afresh, monkeypatch):
+    assert_works()
+    (kept,) = compiled_in(afresh)
+    assert kept.parent.parts == ("kernels", "__pycache__")
+    kernels.load.cache_clear()
+    monkeypatch.setattr(subprocess, "run", None)  # needed no more
+    assert_works()
+
+
+def test_or_in_the_users_cache_folder(afresh):
+    (afresh / "kernels" / "__pycache__").write_text("no folder")
+    assert_works()
+    (kept,) = compiled_in(afresh)
+    assert kept.parent.parts == ("cache", "noisesteps")
+
+
+def test_where_nothing_can_be_kept_they_work_all_the_same(afresh):
+    (afresh / "kernels" / "__pycache__").write_text("no folder")
+    (afresh / "cache").write_text("no folder")
+    assert_works()
+    assert not compiled_in(afresh)
+
+
+def test_changed_sources_are_compiled_anew(afresh):
+    assert_works()
+    with (afresh / "kernels" / "common.h").open("a") as file:
+        file.write("/* changed */\n")
+    kernels.load.cache_clear()
+    assert_works()
+    assert len(compiled_in(afresh)) == 2
+
+
+def test_two_processes_can_compile_at_once(afresh):
+    script = "from noisesteps.models import kernels; assert kernels.load()"
+    started = [subprocess.Popen([sys.executable, "-c", script]) for _ in range(2)]
+    assert [process.wait() for process in started] == [0, 0]
+
+
+def test_without_a_compiler_that_works_a_warning_says_so(afresh, monkeypatch, caplog):
+    (afresh / "kernels" / "attend.c").write_text("this is not C")
+    with caplog.at_level(logging.WARNING):
+        assert_works()
+    assert kernels.load() is None
+    assert "attend.c" in caplog.text and "PyTorch's" in caplog.text
+
+
+def test_on_other_processors_there_are_none(afresh, monkeypatch):
+    monkeypatch.setattr(kernels.platform, "machine", lambda: "arm64")
+    assert kernels.load() is None
+    assert_works()
+
+
+@pytest.mark.parametrize("target", kernels.TARGETS)
+def test_every_kind_of_processor_is_compiled_for(target, tmp_path):
+    """Those of another than this one's are not loaded."""
+    assert kernels.compile_for(kernels.TARGETS[target], tmp_path).stat().st_size > 0
