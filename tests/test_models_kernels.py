@@ -1,5 +1,6 @@
 """Kernels are compiled once, kept where they can be, and done without elsewhere."""
 
+import ctypes
 import logging
 import subprocess
 import sys
@@ -86,6 +87,28 @@ def test_on_other_processors_there_are_none(afresh, monkeypatch):
     monkeypatch.setattr(kernels.platform, "machine", lambda: "arm64")
     assert kernels.load() is None
     assert_works()
+
+
+def test_wider_vectors_give_the_same_bits(tmp_path, monkeypatch):
+    """Convolutions by vectors of 16 numbers, as with AVX-512, on any processor."""
+    target = kernels.TARGETS[torch.backends.cpu.get_cpu_capability()]
+
+    def found(width):
+        built = kernels.compile_for((*target, f"-DWIDTH={width}"), tmp_path)
+        library = kernels.declared(ctypes.CDLL(built.rename(tmp_path / f"{width}.so")))
+        monkeypatch.setattr(kernels, "load", lambda: library)
+        torch.manual_seed(0)
+        results = []
+        for inputs, outputs in ((16, 16), (32, 48), (80, 32)):
+            layer = nn.Conv2d(inputs, outputs, 3, padding=1)
+            x = torch.randn(5, inputs, 6, 6).to(memory_format=torch.channels_last)
+            x.requires_grad_()
+            y = fused.convolve(layer, x)
+            y.square().sum().backward()
+            results += [y, x.grad, layer.weight.grad, layer.bias.grad]
+        return results
+
+    assert all(map(torch.equal, found(8), found(16)))
 
 
 @pytest.mark.parametrize("target", kernels.TARGETS)

@@ -151,7 +151,7 @@ class Convolution:
         if self._transformed is None:
             self._transformed = transformed(self.weight)
         weight, outputs = self._transformed, len(self.weight)
-        return convolved(x, weight, bias[None], outputs, onto, doubles=doubles)
+        return convolved(x, weight, bias, outputs, onto, doubles=doubles)
 
     def _pack(self, shape: torch.Size, where: tuple) -> torch.Tensor:
         if shape != self._packed_for:

@@ -18,10 +18,10 @@ from noisesteps.models import kernels
 
 HEAD_CHANNELS = 8
 KINDS = {torch.float32: 0, torch.bfloat16: 1}  # as the kernels count them
-# Of `convolve`: its kernels' channels, the numbers of their places, and between these.
-MULTIPLE, PLACES, MARGIN = 16, 16, 16
-# Its gradient keeps the sums of parts of a batch apart, to be taken side by side.
-PARTS, TILES = 4, 32  # at most so many, of so many tiles of 2x2 pixels at least
+MULTIPLE = 16  # that channels have to be of, to be convolved by ours
+# The gradient of a convolution keeps the sums of parts of a batch apart, so that they
+# can be taken side by side: at most so many, of so many tiles of 2x2 pixels at least.
+PARTS, TILES = 4, 32
 Context = Any  # keeps what a backward pass needs
 
 
@@ -91,8 +91,7 @@ def convolve(
         Shape (N,O,H,W), or twice as high and wide.
     """
     if can_convolve(layer, x, doubles=doubles):
-        bias = layer.bias[None] if shift is None else layer.bias + shift
-        return _Convolve.apply(x, layer.weight, bias, onto, doubles)
+        return _Convolve.apply(x, layer.weight, layer.bias, shift, onto, doubles)
     multiplies = is_product(layer, x)
     y = multiplied(x, layer.weight, layer.bias) if multiplies else layer(x)
     if shift is not None:
@@ -162,11 +161,14 @@ class _Convolve(torch.autograd.Function):
         x: torch.Tensor,
         weight: torch.Tensor,
         bias: torch.Tensor,
+        shift: torch.Tensor | None,
         onto: torch.Tensor | None,
         doubles: bool,
     ) -> torch.Tensor:
         context.save_for_backward(x, weight)
-        context.doubles, context.shared_bias = doubles, len(bias) < len(x)
+        context.doubles, context.shifts = doubles, 0 if shift is None else len(shift)
+        if shift is not None:
+            bias = bias + shift
         return convolved(
             x, transformed(weight), bias, weight.shape[0], onto, doubles=doubles
         )
@@ -181,10 +183,10 @@ class _Convolve(torch.autograd.Function):
         images_of_part = max(-(-TILES // tiles), -(-images // PARTS), 1)
         parts = -(-images // images_of_part)
         backwards = transformed(weight, transposed=False)
-        sums = x.new_empty(parts, PLACES * (inputs * outputs + MARGIN))
-        dx, dbias = torch.empty_like(x), x.new_empty(images, outputs)
-        dweight = torch.empty_like(weight, memory_format=torch.channels_last)
         library = _kernels()
+        sums = torch.empty(parts * library.size_of_weight(inputs, outputs))
+        dx, dbias = torch.empty_like(x), torch.empty(images, outputs)
+        dweight = torch.empty_like(weight, memory_format=torch.channels_last)
         library.convolve_gradient(
             *_addresses(x, backwards, dy, dx, dbias, sums),
             *(images_of_part, images, height, width, inputs, outputs),
@@ -193,22 +195,22 @@ class _Convolve(torch.autograd.Function):
         library.gather_weight_gradient(
             *_addresses(sums, dweight), parts, inputs, outputs
         )
-        if context.shared_bias:
-            dbias = dbias.sum(0, keepdim=True)
-        return dx, dweight, dbias, dy if context.needs_input_grad[3] else None, None
+        dshift, dbias = dbias, dbias.sum(0)
+        if context.shifts == 0:
+            dshift = None
+        elif context.shifts < images:
+            dshift = dbias[None]
+        donto = dy if context.needs_input_grad[4] else None
+        return dx, dweight, dbias, dshift, donto, None
 
 
 def transformed(weight: torch.Tensor, *, transposed: bool = True) -> torch.Tensor:
-    """Return kernels (O,C,3,3) as `convolve` uses them, of `PLACES` numbers each.
-
-    Or, not `transposed`, as its gradient does.
-    """
+    """Return kernels (O,C,3,3) as `convolved` uses them; else, as its gradient does."""
     outputs, inputs = weight.shape[:2]
     weight = weight.detach().contiguous(memory_format=torch.channels_last)
-    result = weight.new_empty(PLACES * (inputs * outputs + MARGIN))
-    _kernels().transform_weight(
-        *_addresses(weight, result), inputs, outputs, transposed
-    )
+    library = _kernels()
+    result = torch.empty(library.size_of_weight(inputs, outputs))
+    library.transform_weight(*_addresses(weight, result), inputs, outputs, transposed)
     return result
 
 
@@ -228,7 +230,7 @@ def convolved(
     weight
         `transformed` kernels.
     bias
-        Rows of float32 (N,O) or (1,O).
+        Float32 (O,), or (N,O) or (1,O).
     outputs
         O.
     """
@@ -237,11 +239,12 @@ def convolved(
         height, width = 2 * height, 2 * width
     y = torch.empty((images, outputs, height, width), memory_format=torch.channels_last)
     bias = bias.contiguous()
+    differ = bias.dim() == 2 and len(bias) == images
     if onto is not None:
         onto = onto.contiguous(memory_format=torch.channels_last)
     _kernels().convolve(
         *_addresses(x, weight, bias),
-        outputs if len(bias) == images else 0,
+        outputs if differ else 0,
         *(None if onto is None else onto.data_ptr(), y.data_ptr()),
         *(images, height, width, inputs, outputs, doubles),
     )

@@ -47,11 +47,14 @@ SIGNATURES = {
     "normalise_gradient": (*[ADDRESS] * 7, *[COUNT] * 4, FLAG, FLAG),
     "attend": (*[ADDRESS] * 3, *[COUNT] * 3, FLAG),
     "attend_gradient": (*[ADDRESS] * 4, *[COUNT] * 3, FLAG),
+    "size_of_weight": (COUNT, COUNT),
     "transform_weight": (*[ADDRESS] * 2, *[COUNT] * 2, FLAG),
     "convolve": (*[ADDRESS] * 3, COUNT, *[ADDRESS] * 2, *[COUNT] * 5, FLAG),
     "convolve_gradient": (*[ADDRESS] * 6, *[COUNT] * 6, FLAG),
     "gather_weight_gradient": (*[ADDRESS] * 2, *[COUNT] * 3),
 }
+
+_threads: dict[ctypes.CDLL, int] = {}  # what each library was told last
 
 
 @functools.cache
@@ -69,9 +72,15 @@ def load() -> ctypes.CDLL | None:
     except (OSError, importlib.metadata.PackageNotFoundError) as error:
         log.warning("no kernels of noisesteps, PyTorch's are used instead: %s", error)
         return None
+    return declared(library)
+
+
+def declared(library: ctypes.CDLL) -> ctypes.CDLL:
+    """Tell `ctypes` what the kernels take and return."""
     for name, arguments in SIGNATURES.items():
         function = getattr(library, name)
         function.argtypes, function.restype = arguments, None
+    library.size_of_weight.restype = COUNT
     return library
 
 
@@ -80,10 +89,11 @@ def use_threads(library: ctypes.CDLL, threads: int) -> None:
 
     Where that is not GCC's, whose entry they know, they use one.
     """
-    library.set_threads(_team(), threads)
+    if _threads.get(library) != threads:
+        library.set_threads(_team(), threads)
+        _threads[library] = threads
 
 
-@functools.cache
 def _team() -> ctypes.c_void_p | None:
     """Return the address of GCC's `GOMP_parallel`, if PyTorch has loaded it."""
     try:

@@ -14,9 +14,9 @@ typedef __UINT16_TYPE__ u16;
 #define UNROLL _Pragma("clang loop unroll(full)")
 
 /* Of the machine, not of the images: how many numbers an instruction handles. */
-#ifdef __AVX512F__
+#if !defined(WIDTH) && defined(__AVX512F__)
 #define WIDTH 16
-#else
+#elif !defined(WIDTH)
 #define WIDTH 8
 #endif
 

@@ -343,6 +343,11 @@ INLINE void transform_square(const weights *work, i64 o, i64 c) {
     }
 }
 
+/* How many numbers transformed kernels are. */
+EXPORT i64 size_of_weight(i64 inputs, i64 outputs) {
+    return PLACES * place_of(inputs, outputs);
+}
+
 static void transform_outputs(const void *data, i64 index, float *scratch) {
     const weights *work = data;
     for (i64 c = 0; c < work->inputs; c += SQUARE)
@@ -519,13 +524,13 @@ static void descend_images(const void *data, i64 index, float *scratch) {
     i64 end = least(begin + work->images_of_part, s.images);
     i64 size = tiles_of_block(s), last = end * image / 4;
     i64 given = (image >> 2 * s.doubles) * s.inputs;
-    i64 size_of_weight = PLACES * place_of(s.inputs, s.outputs);
-    float *outside = scratch, *sums = work->sums + index * size_of_weight;
+    i64 weight = size_of_weight(s.inputs, s.outputs);
+    float *outside = scratch, *sums = work->sums + index * weight;
     block pixels = {outside + 2 * s.inputs + s.outputs, step_of(s, s.inputs)};
     block tiles = {pixels.numbers + PLACES * pixels.step, step_of(s, s.outputs)};
     clear(outside,
           2 * s.inputs); /* zeros to read, and what is added outside an image */
-    clear(sums, size_of_weight);
+    clear(sums, weight);
     clear(work->dx + begin * given, (end - begin) * given);
     clear(work->dbias + begin * s.outputs, (end - begin) * s.outputs);
     for (i64 first = begin * image / 4; first < last; first += size)
