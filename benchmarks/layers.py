@@ -1,9 +1,9 @@
 """The layers of our network and nothing else: what a program could come to.
 
-Two bounds on programs that call PyTorch's kernels: one does the convolutions alone, the
-other the normalisations, the attention and the optimiser's step too. Each layer is done
-in the fastest of a few ways: either layout of memory and, without gradients, as the
-sampler prepares it; upsampling at half the resolution where `is_worth_halving` says so.
+Two bounds on programs that do one layer after the other: one does the convolutions
+alone, the other the normalisations, the attention and the optimiser's step too. Each
+layer is done in the fastest of a few ways: either layout of memory, in channels last by
+our own kernels where there are any, and, without gradients, as the sampler prepares it.
 The rest of a step takes no time: joining images, adding them after the convolutions,
 the time embedding, converting weights, adding gradients to one another, the loss, the
 noise.
@@ -25,7 +25,7 @@ from benchmarks.timing import Work
 from noisesteps.devices import DTYPES, synchronize
 from noisesteps.models import frozen
 from noisesteps.models.blocks import Attention, Upsample
-from noisesteps.models.fused import normalise
+from noisesteps.models.fused import convolve, normalise
 from noisesteps.training.optimizer import Adam
 
 CONVOLUTIONS = (nn.Conv2d, Upsample)
@@ -59,6 +59,8 @@ class Layer:
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         match self.module:
+            case nn.Conv2d():
+                return convolve(self.module, x)
             case nn.GroupNorm():
                 return normalise(self.module, x, activates=self.activates)
             case Attention():

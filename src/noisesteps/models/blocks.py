@@ -25,10 +25,6 @@ from noisesteps.models.fused import (
 NORM_EPS = 1e-5
 EXPLICIT_LENGTH = 256  # pixels; above, the matrix of scores takes too much memory
 SHORT_LENGTH = 31  # pixels; PyTorch's softmax in 16 bits is slow for rows up to here
-# Fewer pixels a side, and the margin outweighs what halving saves; fewer channels, and
-# interleaving does.
-HALVED_SIZE = 8
-HALVED_CHANNELS = 32
 
 
 class ResidualBlock(nn.Module):
@@ -130,11 +126,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Double the resolution by repeating pixels, then convolve.
-
-    On a CPU without autocast, the same sums at half the resolution where that is
-    faster: of the nine pixels under a kernel after the repetition, at most four differ.
-    """
+    """Double the resolution by repeating pixels, then convolve."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -143,9 +135,6 @@ class Upsample(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if can_convolve(self.conv, x, doubles=True):
             return convolve(self.conv, x, doubles=True)
-        if is_worth_halving(x) and not torch.is_autocast_enabled(x.device.type):
-            weight = half_resolution_weight(self.conv.weight)
-            return interleave(F.conv2d(x, weight, self.conv.bias.repeat(4), padding=1))
         if torch.compiler.is_compiling():
             return self.conv(_doubled(x))
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
@@ -164,69 +153,6 @@ def _doubled(x: torch.Tensor) -> torch.Tensor:
         .expand(shape)
         .reshape(images, channels, 2 * height, 2 * width)
     )
-
-
-def is_worth_halving(x: torch.Tensor) -> bool:
-    """Whether to convolve images (N,C,H,W) before they are doubled; measured."""
-    return (
-        x.device.type == "cpu"
-        and x.shape[1] >= HALVED_CHANNELS
-        and min(x.shape[2:]) >= HALVED_SIZE
-    )
-
-
-def half_resolution_weight(weight: torch.Tensor) -> torch.Tensor:
-    """Sum the taps of a 3x3 kernel that see the same pixel of a doubled image.
-
-    In each direction, an even pixel of the doubled image sees one pixel before its own
-    and then its own twice, an odd one its own twice and then the one after it.
-
-    Parameters
-    ----------
-    weight
-        Shape (O,C,3,3).
-
-    Returns
-    -------
-    torch.Tensor
-        Shape (4*O,C,2,2): for even and odd columns, each for even and odd rows.
-    """
-    rows = _summed_taps(weight, 2)  # (2,O,C,2,3)
-    return _summed_taps(rows, 4).flatten(0, 2)
-
-
-def _summed_taps(weight: torch.Tensor, dim: int) -> torch.Tensor:
-    """Return two taps instead of three along `dim`, of even pixels and of odd ones."""
-    first, second, third = weight.unbind(dim)
-    even = torch.stack([first, second + third], dim)
-    odd = torch.stack([first + second, third], dim)
-    return torch.stack([even, odd])
-
-
-def interleave(x: torch.Tensor) -> torch.Tensor:
-    """Interleave what `half_resolution_weight` gives for images padded by 1.
-
-    (N,4*O,H+1,W+1) to (N,O,2*H,2*W), in the memory layout of `x`.
-    """
-    last = not x.is_contiguous()
-    height, width = x.shape[2] - 1, x.shape[3] - 1
-    rows, columns = (1, 2) if last else (2, 3)
-    even, odd = (
-        [part.permute(0, 2, 3, 1) if last else part for part in half.chunk(2, dim=1)]
-        for half in x.chunk(2, dim=1)
-    )
-
-    def joined(row: int) -> torch.Tensor:
-        """Interleave the columns of the even or odd rows."""
-        parts = [
-            half[row].narrow(rows, row, height).narrow(columns, column, width)
-            for column, half in enumerate((even, odd))
-        ]
-        return torch.stack(parts, columns + 1)
-
-    both = torch.stack([joined(0), joined(1)], rows + 1)
-    both = both.flatten(rows, rows + 1).flatten(columns, columns + 1)
-    return both.permute(0, 3, 1, 2) if last else both
 
 
 class Level(nn.Module):
