@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from noisesteps.models import UNet
+from noisesteps.models import UNet, kernels
 from noisesteps.models.blocks import Attention, attend
 from noisesteps.models.fused import (
     attend_side_by_side,
@@ -20,6 +20,9 @@ from noisesteps.models.fused import (
 )
 from noisesteps.models.unet import sinusoidal_embedding
 
+pytestmark = pytest.mark.skipif(
+    kernels.load() is None, reason="no kernels; test_models_kernels.py says whether so"
+)
 ROUNDING = 2**-8  # a bfloat16's, relative: twice the half of its last digit
 SMALLEST = 2e-5
 DTYPES = [torch.float32, torch.bfloat16]

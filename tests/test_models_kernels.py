@@ -12,6 +12,9 @@ from torch import nn
 
 from noisesteps.models import fused, kernels
 
+HAS_AVX2 = torch.backends.cpu.get_cpu_capability() in kernels.TARGETS
+pytestmark = pytest.mark.skipif(not HAS_AVX2, reason="a CPU without kernels")
+
 
 @pytest.fixture
 def afresh(monkeypatch, tmp_path):
@@ -35,6 +38,10 @@ def assert_works():
 
 def compiled_in(folder):
     return [path.relative_to(folder) for path in folder.rglob("*.so")]
+
+
+def test_where_they_can_run_they_are_there():
+    assert kernels.load() is not None
 
 
 def test_what_was_compiled_is_kept_beside_the_sources(afresh, monkeypatch):
@@ -113,5 +120,7 @@ def test_wider_vectors_give_the_same_bits(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("target", kernels.TARGETS)
 def test_every_kind_of_processor_is_compiled_for(target, tmp_path):
-    """Those of another than this one's are not loaded."""
-    assert kernels.compile_for(kernels.TARGETS[target], tmp_path).stat().st_size > 0
+    """Without a warning; those of another than this one's are not loaded."""
+    warnings = ("-Wall", "-Wextra", "-Wno-unused-parameter", "-Werror")
+    built = kernels.compile_for((*kernels.TARGETS[target], *warnings), tmp_path)
+    assert built.stat().st_size > 0
