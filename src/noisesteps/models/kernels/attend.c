@@ -37,8 +37,7 @@ static void score(const float *restrict q, const float *restrict key,
                   float *restrict scores, i64 pixels) {
     for (i64 j = 0; j < pixels; j++) {
         float sum = 0;
-        UNROLL
-        for (i64 d = 0; d < HEAD; d++)
+        EACH (d, HEAD)
             sum += q[d] * key[d * pixels + j];
         scores[j] = sum;
     }
@@ -85,9 +84,8 @@ static void mix(const float *restrict weights, const float *restrict value,
 #pragma clang fp reassociate(on)
     float m[HEAD] = {0};
     for (i64 j = 0; j < pixels; j++)
-        UNROLL
-    for (i64 d = 0; d < HEAD; d++)
-        m[d] += weights[j] * value[d * pixels + j];
+        EACH (d, HEAD)
+            m[d] += weights[j] * value[d * pixels + j];
     for (i64 d = 0; d < HEAD; d++)
         mixed[d] = m[d];
 }

@@ -11,7 +11,9 @@ typedef __UINT16_TYPE__ u16;
 
 #define INLINE static inline __attribute__((always_inline))
 #define EXPORT __attribute__((visibility("default")))
-#define UNROLL _Pragma("clang loop unroll(full)")
+/* A short loop, which is unrolled so that its numbers stay in registers. */
+#define EACH(i, count)                                                                 \
+    _Pragma("clang loop unroll(full)") for (int i = 0; i < (count); i++)
 
 /* Of the machine, not of the images: how many numbers an instruction handles. */
 #if !defined(WIDTH) && defined(__AVX512F__)

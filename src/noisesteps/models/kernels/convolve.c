@@ -53,29 +53,22 @@ typedef struct {
 INLINE void multiply_tile(matrix left, matrix right, float *result, i64 result_row,
                           i64 depth, int adds, int rows, int vectors) {
     vector sums[12][2];
-    UNROLL
-    for (int i = 0; i < rows; i++)
-        UNROLL
-    for (int j = 0; j < vectors; j++)
-        sums[i][j] = adds ? load(result + i * result_row + j * WIDTH) : all(0);
+    EACH (i, rows)
+        EACH (j, vectors)
+            sums[i][j] = adds ? load(result + i * result_row + j * WIDTH) : all(0);
     for (i64 k = 0; k < depth; k++) {
         vector r[2];
-        UNROLL
-        for (int j = 0; j < vectors; j++)
+        EACH (j, vectors)
             r[j] = load(right.numbers + k * right.row + j * WIDTH);
-        UNROLL
-        for (int i = 0; i < rows; i++) {
+        EACH (i, rows) {
             vector l = all(left.numbers[i * left.row + k * left.step]);
-            UNROLL
-            for (int j = 0; j < vectors; j++)
+            EACH (j, vectors)
                 sums[i][j] += l * r[j];
         }
     }
-    UNROLL
-    for (int i = 0; i < rows; i++)
-        UNROLL
-    for (int j = 0; j < vectors; j++)
-        store(result + i * result_row + j * WIDTH, sums[i][j]);
+    EACH (i, rows)
+        EACH (j, vectors)
+            store(result + i * result_row + j * WIDTH, sums[i][j]);
 }
 
 /* As many rows at once as there are registers for, then the rest. */
@@ -108,9 +101,9 @@ INLINE void multiply(matrix left, matrix right, float *result, i64 rows, i64 col
     }
 }
 
-/* Each place of a block of tiles: to its sums (tiles, outputs). */
-static void multiply_forward(matrix left, matrix right, float *result, i64 rows,
-                             i64 columns, i64 depth) {
+/* The result anew, and added to what it was. */
+static void multiply_anew(matrix left, matrix right, float *result, i64 rows,
+                          i64 columns, i64 depth) {
     multiply(left, right, result, rows, columns, depth, 0);
 }
 static void multiply_onto(matrix left, matrix right, float *result, i64 rows,
@@ -122,16 +115,14 @@ static void multiply_onto(matrix left, matrix right, float *result, i64 rows,
 
 /* B' d B */
 INLINE void transform_pixels(vector d[SIDE][SIDE]) {
-    UNROLL
-    for (int j = 0; j < SIDE; j++) {
+    EACH (j, SIDE) {
         vector a = d[0][j], b = d[1][j], c = d[2][j];
         d[0][j] = a - c;
         d[1][j] = b + c;
         d[2][j] = c - b;
         d[3][j] = b - d[3][j];
     }
-    UNROLL
-    for (int i = 0; i < SIDE; i++) {
+    EACH (i, SIDE) {
         vector a = d[i][0], b = d[i][1], c = d[i][2];
         d[i][0] = a - c;
         d[i][1] = b + c;
@@ -142,15 +133,13 @@ INLINE void transform_pixels(vector d[SIDE][SIDE]) {
 
 /* B d B' */
 INLINE void spread_pixels(vector d[SIDE][SIDE]) {
-    UNROLL
-    for (int j = 0; j < SIDE; j++) {
+    EACH (j, SIDE) {
         vector a = d[0][j], b = d[1][j], c = d[2][j];
         d[1][j] = b - c + d[3][j];
         d[2][j] = b + c - a;
         d[3][j] = -d[3][j];
     }
-    UNROLL
-    for (int i = 0; i < SIDE; i++) {
+    EACH (i, SIDE) {
         vector a = d[i][0], b = d[i][1], c = d[i][2];
         d[i][1] = b - c + d[i][3];
         d[i][2] = b + c - a;
@@ -161,13 +150,11 @@ INLINE void spread_pixels(vector d[SIDE][SIDE]) {
 /* A' m A */
 INLINE void gather_tile(vector m[SIDE][SIDE], vector y[2][2]) {
     vector half[2][SIDE];
-    UNROLL
-    for (int j = 0; j < SIDE; j++) {
+    EACH (j, SIDE) {
         half[0][j] = m[0][j] + m[1][j] + m[2][j];
         half[1][j] = m[1][j] - m[2][j] - m[3][j];
     }
-    UNROLL
-    for (int i = 0; i < 2; i++) {
+    EACH (i, 2) {
         y[i][0] = half[i][0] + half[i][1] + half[i][2];
         y[i][1] = half[i][1] - half[i][2] - half[i][3];
     }
@@ -176,15 +163,13 @@ INLINE void gather_tile(vector m[SIDE][SIDE], vector y[2][2]) {
 /* A y A' */
 INLINE void spread_tile(vector y[2][2], vector m[SIDE][SIDE]) {
     vector half[SIDE][2];
-    UNROLL
-    for (int j = 0; j < 2; j++) {
+    EACH (j, 2) {
         half[0][j] = y[0][j];
         half[1][j] = y[0][j] + y[1][j];
         half[2][j] = y[0][j] - y[1][j];
         half[3][j] = -y[1][j];
     }
-    UNROLL
-    for (int i = 0; i < SIDE; i++) {
+    EACH (i, SIDE) {
         m[i][0] = half[i][0];
         m[i][1] = half[i][0] + half[i][1];
         m[i][2] = half[i][0] - half[i][1];
@@ -221,8 +206,7 @@ static void find_pixels(const float *x, const float *outside, tile t, shape s,
     for (int i = 0; i < SIDE; i++) {
         i64 y = (t.y + i - 1) >> s.doubles;
         const float *row = image + y * width * s.inputs;
-        UNROLL
-        for (int j = 0; j < SIDE; j++) {
+        EACH (j, SIDE) {
             i64 x = (t.x + j - 1) >> s.doubles;
             int inside = y >= 0 && y < height && x >= 0 && x < width;
             found[i][j] = inside ? row + x * s.inputs : outside;
@@ -263,13 +247,11 @@ static void transform_block(const float *x, const float *outside, i64 first, i64
         find_pixels(x, outside, at, s, pixels);
         for (i64 c = 0; c < s.inputs; c += WIDTH) {
             vector d[SIDE][SIDE];
-            UNROLL
-            for (int p = 0; p < PLACES; p++)
+            EACH (p, PLACES)
                 d[p / SIDE][p % SIDE] = load(pixels[p / SIDE][p % SIDE] + c);
             transform_pixels(d);
             float *numbers = to.numbers + t * s.inputs + c;
-            UNROLL
-            for (int p = 0; p < PLACES; p++)
+            EACH (p, PLACES)
                 store(numbers + p * to.step, d[p / SIDE][p % SIDE]);
         }
     }
@@ -286,6 +268,13 @@ static void clear(float *numbers, i64 count) {
 enum { SQUARE = 8 };
 typedef float eight __attribute__((vector_size(4 * SQUARE), aligned(4), may_alias));
 
+INLINE eight load_eight(const float *from) {
+    return *(const eight *)from;
+}
+INLINE void store_eight(float *to, eight x) {
+    *(eight *)to = x;
+}
+
 /* How far the places of transformed kernels lie apart, with a margin as above. */
 INLINE i64 place_of(i64 inputs, i64 outputs) {
     return inputs * outputs + MARGIN;
@@ -301,16 +290,14 @@ typedef struct {
 /* G g G', of `SQUARE` inputs of an output. */
 INLINE void transform_kernel(eight g[3][3], eight u[SIDE][SIDE]) {
     eight half[SIDE][3];
-    UNROLL
-    for (int j = 0; j < 3; j++) {
+    EACH (j, 3) {
         eight ends = (g[0][j] + g[2][j]) * 0.5f, middle = g[1][j] * 0.5f;
         half[0][j] = g[0][j];
         half[1][j] = ends + middle;
         half[2][j] = ends - middle;
         half[3][j] = g[2][j];
     }
-    UNROLL
-    for (int i = 0; i < SIDE; i++) {
+    EACH (i, SIDE) {
         eight ends = (half[i][0] + half[i][2]) * 0.5f, middle = half[i][1] * 0.5f;
         u[i][0] = half[i][0];
         u[i][1] = ends + middle;
@@ -325,21 +312,22 @@ INLINE void transform_square(const weights *work, i64 o, i64 c) {
     eight u[SQUARE][SIDE][SIDE];
     for (i64 i = 0; i < SQUARE; i++) {
         eight g[3][3];
-        UNROLL
-        for (int p = 0; p < 9; p++)
-            g[p / 3][p % 3] =
-                *(const eight *)(work->from + ((o + i) * 9 + p) * inputs + c);
+        EACH (p, 9)
+            g[p / 3][p % 3] = load_eight(work->from + ((o + i) * 9 + p) * inputs + c);
         transform_kernel(g, u[i]);
     }
     for (int p = 0; p < PLACES; p++) {
         float *place = work->to + p * place_of(inputs, outputs);
-        if (work->transposed)
-            for (i64 l = 0; l < SQUARE; l++)
-                UNROLL
-        for (i64 i = 0; i < SQUARE; i++)
-            place[(c + l) * outputs + o + i] = u[i][p / SIDE][p % SIDE][l];
-        else for (i64 i = 0; i < SQUARE; i++) *
-            (eight *)(place + (o + i) * inputs + c) = u[i][p / SIDE][p % SIDE];
+        for (i64 i = 0; i < SQUARE; i++) {
+            if (work->transposed) {
+                eight column;
+                EACH (l, SQUARE)
+                    column[l] = u[l][p / SIDE][p % SIDE][i];
+                store_eight(place + (c + i) * outputs + o, column);
+            } else {
+                store_eight(place + (o + i) * inputs + c, u[i][p / SIDE][p % SIDE]);
+            }
+        }
     }
 }
 
@@ -381,12 +369,10 @@ static void gather_block(const convolution *work, block from, i64 first, i64 cou
             vector m[SIDE][SIDE], y[2][2];
             vector bias = load(work->bias + at.n * work->bias_step + k);
             const float *numbers = from.numbers + t * s.outputs + k;
-            UNROLL
-            for (int p = 0; p < PLACES; p++)
+            EACH (p, PLACES)
                 m[p / SIDE][p % SIDE] = load(numbers + p * from.step);
             gather_tile(m, y);
-            UNROLL
-            for (int p = 0; p < 4; p++) {
+            EACH (p, 4) {
                 i64 to = corner + p / 2 * down + p % 2 * across + k;
                 vector sum = y[p / 2][p % 2] + bias;
                 store(work->y + to, work->onto ? sum + load(work->onto + to) : sum);
@@ -412,8 +398,8 @@ static void convolve_block(const void *data, i64 index, float *scratch) {
         int p = places.place[i];
         matrix left = {pixels.numbers + p * pixels.step, s.inputs, 1};
         matrix right = {work->weight + p * place_of(s.inputs, s.outputs), s.outputs, 1};
-        multiply_forward(left, right, sums.numbers + p * sums.step, count, s.outputs,
-                         s.inputs);
+        multiply_anew(left, right, sums.numbers + p * sums.step, count, s.outputs,
+                      s.inputs);
     }
     gather_block(work, sums, first, count);
 }
@@ -454,16 +440,14 @@ static void spread_block(const gradient *work, block to, i64 first, i64 count,
         i64 corner = ((at.n * s.height + at.y) * s.width + at.x) * s.outputs;
         for (i64 k = 0; k < s.outputs; k += WIDTH) {
             vector m[SIDE][SIDE], y[2][2];
-            UNROLL
-            for (int p = 0; p < 4; p++)
+            EACH (p, 4)
                 y[p / 2][p % 2] =
                     load(work->dy + corner + p / 2 * down + p % 2 * across + k);
             store(share + k,
                   load(share + k) + ((y[0][0] + y[0][1]) + (y[1][0] + y[1][1])));
             spread_tile(y, m);
             float *numbers = to.numbers + t * s.outputs + k;
-            UNROLL
-            for (int p = 0; p < PLACES; p++)
+            EACH (p, PLACES)
                 store(numbers + p * to.step, m[p / SIDE][p % SIDE]);
         }
         if (t + 1 == count || after(at, s).n != at.n) {
@@ -485,12 +469,10 @@ static void scatter_block(float *dx, const float *outside, block from, i64 first
         for (i64 c = 0; c < s.inputs; c += WIDTH) {
             vector d[SIDE][SIDE];
             const float *numbers = from.numbers + t * s.inputs + c;
-            UNROLL
-            for (int p = 0; p < PLACES; p++)
+            EACH (p, PLACES)
                 d[p / SIDE][p % SIDE] = load(numbers + p * from.step);
             spread_pixels(d);
-            UNROLL
-            for (int p = 0; p < PLACES; p++) {
+            EACH (p, PLACES) {
                 float *to = (float *)pixels[p / SIDE][p % SIDE] + c;
                 store(to, load(to) + d[p / SIDE][p % SIDE]);
             }
@@ -511,8 +493,8 @@ static void descend_block(const gradient *work, float *sums, i64 first, i64 coun
         multiply_onto(left, right, sums + square, s.inputs, s.outputs, count);
         left = (matrix){tiles.numbers + p * tiles.step, s.outputs, 1};
         right = (matrix){work->weight + square, s.inputs, 1};
-        multiply_forward(left, right, pixels.numbers + p * pixels.step, count, s.inputs,
-                         s.outputs);
+        multiply_anew(left, right, pixels.numbers + p * pixels.step, count, s.inputs,
+                      s.outputs);
     }
     scatter_block(work->dx, outside + s.inputs, pixels, first, count, s);
 }
@@ -562,15 +544,13 @@ typedef struct {
 /* G' u G, of `SQUARE` outputs of an input. */
 INLINE void gather_kernel(eight u[SIDE][SIDE], eight g[3][3]) {
     eight half[3][SIDE];
-    UNROLL
-    for (int j = 0; j < SIDE; j++) {
+    EACH (j, SIDE) {
         eight middle = (u[1][j] + u[2][j]) * 0.5f;
         half[0][j] = u[0][j] + middle;
         half[1][j] = (u[1][j] - u[2][j]) * 0.5f;
         half[2][j] = middle + u[3][j];
     }
-    UNROLL
-    for (int i = 0; i < 3; i++) {
+    EACH (i, 3) {
         eight middle = (half[i][1] + half[i][2]) * 0.5f;
         g[i][0] = half[i][0] + middle;
         g[i][1] = (half[i][1] - half[i][2]) * 0.5f;
@@ -588,16 +568,14 @@ static void gather_inputs(const void *data, i64 index, float *scratch) {
             const float *from = work->sums + (first + l) * outputs + o;
             eight u[SIDE][SIDE] = {0};
             for (i64 part = 0; part < work->parts; part++, from += PLACES * step)
-                UNROLL
-            for (int p = 0; p < PLACES; p++)
-                u[p / SIDE][p % SIDE] += *(const eight *)(from + p * step);
+                EACH (p, PLACES)
+                    u[p / SIDE][p % SIDE] += load_eight(from + p * step);
             gather_kernel(u, g[l]);
         }
         for (i64 i = 0; i < SQUARE; i++)
             for (int p = 0; p < 9; p++) {
                 float *to = work->dweight + ((o + i) * 9 + p) * inputs + first;
-                UNROLL
-                for (i64 l = 0; l < SQUARE; l++)
+                EACH (l, SQUARE)
                     to[l] = g[l][p / 3][p % 3][i];
             }
     }
