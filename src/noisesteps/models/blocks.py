@@ -16,7 +16,6 @@ from torch.utils.checkpoint import checkpoint
 from noisesteps.models.fused import (
     HEAD_CHANNELS,
     attend_side_by_side,
-    can_convolve,
     convolve,
     has_kernels,
     normalise,
@@ -45,8 +44,9 @@ class ResidualBlock(nn.Module):
         h = normalise(self.norm1, x)
         h = convolve(self.conv1, h, shift=self.time_emb_proj(time))
         h = normalise(self.norm2, h)
-        shortcut = self.conv_shortcut and convolve(self.conv_shortcut, x)
-        return convolve(self.conv2, h, onto=x if shortcut is None else shortcut)
+        if self.conv_shortcut is not None:
+            x = convolve(self.conv_shortcut, x)
+        return convolve(self.conv2, h, onto=x)
 
 
 class Attention(nn.Module):
@@ -133,26 +133,7 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if can_convolve(self.conv, x, doubles=True):
-            return convolve(self.conv, x, doubles=True)
-        if torch.compiler.is_compiling():
-            return self.conv(_doubled(x))
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
-
-
-def _doubled(x: torch.Tensor) -> torch.Tensor:
-    """Repeat every pixel of images (N,C,H,W) in both directions.
-
-    PyTorch's compiler turns the gradient of this into a sum, and that of
-    `F.interpolate` into a scattered addition, which it cannot fuse.
-    """
-    images, channels, height, width = x.shape
-    shape = (images, channels, height, 2, width, 2)
-    return (
-        x[:, :, :, None, :, None]
-        .expand(shape)
-        .reshape(images, channels, 2 * height, 2 * width)
-    )
+        return convolve(self.conv, x, doubles=True)
 
 
 class Level(nn.Module):

@@ -22,6 +22,7 @@ from noisesteps.models.fused import (
     attended,
     can_convolve,
     convolved,
+    doubled,
     has_kernels,
     is_product,
     multiplied,
@@ -122,19 +123,12 @@ class Convolution:
         if can_convolve(self.layer, x):
             return self.tiled(x, bias, onto)
         if is_product(self.layer, x):
-            return multiplied(x, self.weight, bias)
-        if not self.packs:
+            result = multiplied(x, self.weight, bias)
+        elif self.packs:
+            return self._by_onednn(x, bias, onto)
+        else:
             result = F.conv2d(x, self.weight, bias, self.stride, self.padding)
-            return result if onto is None else onto.add_(result)
-        where = (self.padding, self.stride, [1, 1], 1)  # ... dilation, groups
-        weight = self._pack(x.shape, where)
-        if onto is None:
-            return torch.ops.mkldnn._convolution_pointwise(
-                x, weight, bias, *where, "none", [], ""
-            )
-        return torch.ops.mkldnn._convolution_pointwise_.binary(
-            onto, x, weight, bias, *where, "add", 1.0, None, [], None
-        )
+        return result if onto is None else onto.add_(result)
 
     def tiled(
         self,
@@ -149,6 +143,19 @@ class Convolution:
             self._transformed = transformed(self.weight)
         weight, outputs = self._transformed, len(self.weight)
         return convolved(x, weight, bias, outputs, onto, doubles=doubles)
+
+    def _by_onednn(
+        self, x: torch.Tensor, bias: torch.Tensor, onto: torch.Tensor | None
+    ) -> torch.Tensor:
+        where = (self.padding, self.stride, [1, 1], 1)  # ... dilation, groups
+        weight = self._pack(x.shape, where)
+        if onto is None:
+            return torch.ops.mkldnn._convolution_pointwise(
+                x, weight, bias, *where, "none", [], ""
+            )
+        return torch.ops.mkldnn._convolution_pointwise_.binary(
+            onto, x, weight, bias, *where, "add", 1.0, None, [], None
+        )
 
     def _pack(self, shape: torch.Size, where: tuple) -> torch.Tensor:
         if shape != self._packed_for:
@@ -244,7 +251,7 @@ class Upsampling:
             return self.conv.tiled(x, self.conv.bias, doubles=True)
         if self.small and is_worth_halving(x):
             return interleave(self.small(x))
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return self.conv(doubled(x))
 
 
 def _small(layer: nn.Conv2d, dtype: torch.dtype) -> Convolution:

@@ -82,8 +82,7 @@ def convolve(
     onto
         What the result is added to, in its shape.
     doubles
-        Whether to repeat each pixel in both directions first; only where
-        `can_convolve`.
+        Whether to repeat each pixel in both directions first.
 
     Returns
     -------
@@ -92,11 +91,27 @@ def convolve(
     """
     if can_convolve(layer, x, doubles=doubles):
         return _Convolve.apply(x, layer.weight, layer.bias, shift, onto, doubles)
+    x = doubled(x) if doubles else x
     multiplies = is_product(layer, x)
     y = multiplied(x, layer.weight, layer.bias) if multiplies else layer(x)
     if shift is not None:
         y = y + shift[:, :, None, None]
     return y if onto is None else y + onto
+
+
+def doubled(x: torch.Tensor) -> torch.Tensor:
+    """Repeat every pixel of images (N,C,H,W) in both directions."""
+    if not torch.compiler.is_compiling():
+        return F.interpolate(x, scale_factor=2.0, mode="nearest")
+    # PyTorch's compiler turns the gradient of this into a sum, and that of
+    # `F.interpolate` into a scattered addition, which it cannot fuse.
+    images, channels, height, width = x.shape
+    shape = (images, channels, height, 2, width, 2)
+    return (
+        x[:, :, :, None, :, None]
+        .expand(shape)
+        .reshape(images, channels, 2 * height, 2 * width)
+    )
 
 
 def normalise(

@@ -1,8 +1,8 @@
 """Kernels for a CPU, in C beside this file, compiled where they first run.
 
-`ziglang` brings the compiler (clang) as a Python package; compiling takes a second or
-two, and what comes of it is kept beside this file or, where that cannot be written, in
-the user's cache folder. The kernels take the addresses of contiguous memory;
+`ziglang` brings the compiler (clang) as a Python package; compiling takes a few
+seconds, and what comes of it is kept beside this file or, where that cannot be written,
+in the user's cache folder. The kernels take the addresses of contiguous memory;
 `models.fused` sees to dtypes, shapes and layouts. A sum is taken in one order, however
 many threads there are.
 """
@@ -70,7 +70,11 @@ def load() -> ctypes.CDLL | None:
     try:
         library = _cached(target) or _compiled(target)
     except (OSError, importlib.metadata.PackageNotFoundError) as error:
-        log.warning("no kernels of noisesteps, PyTorch's are used instead: %s", error)
+        log.warning(
+            "PyTorch's kernels are used, which are slower, since those of noisesteps "
+            "cannot be compiled; install `ziglang` anew to mend it: %s",
+            error,
+        )
         return None
     return declared(library)
 
@@ -136,7 +140,8 @@ def compile_for(target: tuple[str, ...], folder: Path) -> Path:
     """
     built = folder / "kernels.so"
     sources = map(str, sorted(FOLDER.glob("*.c")))
-    command = [sys.executable, "-m", "ziglang", "cc", *target, *FLAGS, *sources]
+    # -P: a module of that name in the working directory is not the compiler.
+    command = [sys.executable, "-P", "-m", "ziglang", "cc", *target, *FLAGS, *sources]
     caches = {f"ZIG_{kind}_CACHE_DIR": str(folder) for kind in ("LOCAL", "GLOBAL")}
     done = subprocess.run(
         [*command, "-o", str(built)],

@@ -41,18 +41,14 @@ INLINE i64 least(i64 a, i64 b) {
 typedef enum { FLOAT32, BFLOAT16 } dtype;
 
 INLINE float from_bits(u32 bits) {
-    return (union {
-               u32 bits;
-               float x;
-           }){bits}
-        .x;
+    float x;
+    __builtin_memcpy(&x, &bits, sizeof x);
+    return x;
 }
 INLINE u32 to_bits(float x) {
-    return (union {
-               float x;
-               u32 bits;
-           }){x}
-        .bits;
+    u32 bits;
+    __builtin_memcpy(&bits, &x, sizeof bits);
+    return bits;
 }
 
 INLINE float get(const void *from, i64 i, dtype kind) {
