@@ -32,13 +32,16 @@ INLINE void transpose(const void *restrict from, i64 stride, float *restrict to,
             to[d * pixels + j] = get(from, j * stride + d, kind);
 }
 
-/* Products of one vector with that of each pixel. */
+/* Products of one vector with that of each pixel.
+
+Fused by name, not as the compiler sees fit, since a gradient needs the same bits again:
+scores can be thousands, and their last digit then changes their softmax visibly. */
 static void score(const float *restrict q, const float *restrict key,
                   float *restrict scores, i64 pixels) {
     for (i64 j = 0; j < pixels; j++) {
         float sum = 0;
         EACH (d, HEAD)
-            sum += q[d] * key[d * pixels + j];
+            sum = __builtin_fmaf(q[d], key[d * pixels + j], sum);
         scores[j] = sum;
     }
 }
