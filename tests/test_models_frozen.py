@@ -97,8 +97,9 @@ def test_weights_are_packed_where_onednn_is(monkeypatch):
     expected = layer(x) + onto
     with monkeypatch.context() as patched, torch.inference_mode():
         patched.setattr(F, "conv2d", None)
-        result = convolution(x, onto=onto)
-    assert result.data_ptr() == onto.data_ptr()
+        beside = convolution(x, onto=onto)
+        result = convolution(x, onto=onto, overwrites=True)
+    assert beside.data_ptr() != onto.data_ptr() == result.data_ptr()
     torch.testing.assert_close(result, expected)
 
 

@@ -96,26 +96,34 @@ def test_on_other_processors_there_are_none(afresh, monkeypatch):
     assert_works()
 
 
-def test_wider_vectors_give_the_same_bits(tmp_path, monkeypatch):
-    """Convolutions by vectors of 16 numbers, as with AVX-512, on any processor."""
-    target = kernels.TARGETS[torch.backends.cpu.get_cpu_capability()]
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("setting", ["WIDTH", "CACHE"])
+def test_the_machine_does_not_change_a_bit(tmp_path, monkeypatch, setting, dtype):
+    """Convolutions by vectors of 16 numbers, as with AVX-512, on any processor.
 
-    def found(width):
-        built = kernels.compile_for((*target, f"-DWIDTH={width}"), tmp_path)
-        library = kernels.declared(ctypes.CDLL(built.rename(tmp_path / f"{width}.so")))
+    And in other blocks, as where a core's own cache is small.
+    """
+    target = kernels.TARGETS[torch.backends.cpu.get_cpu_capability()]
+    monkeypatch.setattr(fused, "_gains_in_bf16", lambda x, doubles: True)
+
+    def found(value):
+        built = kernels.compile_for((*target, f"-D{setting}={value}"), tmp_path)
+        library = kernels.declared(ctypes.CDLL(built.rename(tmp_path / f"{value}.so")))
         monkeypatch.setattr(kernels, "load", lambda: library)
         torch.manual_seed(0)
         results = []
-        for inputs, outputs in ((16, 16), (32, 48), (80, 32)):
-            layer = nn.Conv2d(inputs, outputs, 3, padding=1)
-            x = torch.randn(5, inputs, 6, 6).to(memory_format=torch.channels_last)
-            x.requires_grad_()
+        for inputs, outputs, side in ((16, 16, 6), (32, 48, 8), (80, 32, 12)):
+            layer = nn.Conv2d(inputs, outputs, 3, padding=1, dtype=dtype)
+            x = torch.randn(5, inputs, side, side, dtype=dtype)
+            x = x.to(memory_format=torch.channels_last).requires_grad_()
+            assert fused.can_convolve(layer, x)
             y = fused.convolve(layer, x)
             y.square().sum().backward()
             results += [y, x.grad, layer.weight.grad, layer.bias.grad]
         return results
 
-    assert all(map(torch.equal, found(8), found(16)))
+    values = {"WIDTH": (8, 16), "CACHE": (1 << 17, 1 << 22)}[setting]
+    assert all(map(torch.equal, *map(found, values)))
 
 
 @pytest.mark.parametrize("target", kernels.TARGETS)

@@ -19,6 +19,7 @@ from noisesteps.devices import multiplies_bf16
 from noisesteps.models.blocks import Attention, ResidualBlock, Upsample, attend
 from noisesteps.models.fused import (
     HEAD_CHANNELS,
+    Scale,
     attended,
     can_convolve,
     convolved,
@@ -27,6 +28,7 @@ from noisesteps.models.fused import (
     is_product,
     multiplied,
     normalised,
+    side_of,
     transformed,
 )
 from noisesteps.models.upsampling import (
@@ -105,7 +107,7 @@ class Convolution:
 
     def __init__(self, layer: nn.Conv2d, dtype: torch.dtype):
         self.layer = layer
-        self._transformed: torch.Tensor | None = None
+        self._transformed: dict[int, torch.Tensor] = {}  # by the tiles' side
         self.weight = layer.weight.to(dtype, memory_format=torch.channels_last)
         self.bias = layer.bias.to(dtype)
         self.stride, self.padding = list(layer.stride), list(layer.padding)
@@ -117,11 +119,18 @@ class Convolution:
         x: torch.Tensor,
         bias: torch.Tensor | None = None,
         onto: torch.Tensor | None = None,
+        *,
+        overwrites: bool = False,
     ) -> torch.Tensor:
-        """Convolve, with `bias` in place of its own; the result is added to `onto`."""
+        """Convolve, with `bias` in place of its own, and add `onto`.
+
+        Which it `overwrites` with the result if it may and that is faster.
+        """
         bias = self.bias if bias is None else bias
-        if can_convolve(self.layer, x):
+        if can_convolve(self.layer, x, converts=True):
             return self.tiled(x, bias, onto)
+        if onto is not None and not overwrites:
+            return self(x, bias).add_(onto)
         if is_product(self.layer, x):
             result = multiplied(x, self.weight, bias)
         elif self.packs:
@@ -139,10 +148,12 @@ class Convolution:
         doubles: bool = False,
     ) -> torch.Tensor:
         """Convolve by our own kernel: see `convolve`, and `can_convolve`."""
-        if self._transformed is None:
-            self._transformed = transformed(self.weight)
-        weight, outputs = self._transformed, len(self.weight)
-        return convolved(x, weight, bias, outputs, onto, doubles=doubles)
+        scale = Scale.DOUBLED if doubles else Scale.SAME
+        side = side_of(x, scale)
+        if side not in self._transformed:
+            self._transformed[side] = transformed(self.layer.weight, side)
+        weight, outputs = self._transformed[side], len(self.weight)
+        return convolved(x, weight, bias, outputs, onto=onto, scale=scale)
 
     def _by_onednn(
         self, x: torch.Tensor, bias: torch.Tensor, onto: torch.Tensor | None
@@ -207,10 +218,8 @@ class _Block:
 
     def __call__(self, x: torch.Tensor, index: int) -> torch.Tensor:
         h = self.norm2(self.conv1(self.norm1(x), self.biases[index]))
-        if self.shortcut is None:
-            x = self.conv2(h).add_(x)
-        else:
-            x = self.conv2(h, onto=self.shortcut(x))
+        onto = self.shortcut(x) if self.shortcut else x
+        x = self.conv2(h, onto=onto, overwrites=onto is not x)
         return self.attention(x) if self.attention else x
 
 
@@ -247,7 +256,7 @@ class Upsampling:
         self.small = None if dtype is torch.float32 else _small(layer.conv, dtype)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        if can_convolve(self.conv.layer, x, doubles=True):
+        if can_convolve(self.conv.layer, x, doubles=True, converts=True):
             return self.conv.tiled(x, self.conv.bias, doubles=True)
         if self.small and is_worth_halving(x):
             return interleave(self.small(x))

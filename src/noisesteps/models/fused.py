@@ -1,12 +1,14 @@
 """Convolution, normalisation with its activation, and attention, on a CPU.
 
-By the kernels of `models.kernels` for images in channels last, in fp32 and bf16 (but
-convolutions in fp32 alone); elsewhere, and while PyTorch compiles, by PyTorch's own.
+By the kernels of `models.kernels` for images in channels last, in fp32 and bf16;
+elsewhere, and while PyTorch compiles, by PyTorch's own.
 """
 
 from __future__ import annotations
 
 import ctypes
+import functools
+from enum import IntEnum
 from typing import Any
 
 import torch
@@ -20,9 +22,23 @@ HEAD_CHANNELS = 8
 KINDS = {torch.float32: 0, torch.bfloat16: 1}  # as the kernels count them
 MULTIPLE = 16  # that channels have to be of, to be convolved by ours
 # The gradient of a convolution keeps the sums of parts of a batch apart, so that they
-# can be taken side by side: at most so many, of so many tiles of 2x2 pixels at least.
+# can be taken side by side: at most so many, of so many tiles at least.
 PARTS, TILES = 4, 32
 Context = Any  # keeps what a backward pass needs
+
+
+# Sides of the pixels under a tile of 2x2 and of 4x4, and how many pixels an image has
+# at least where the larger is faster: it has 36 numbers of each kernel to transform.
+SMALL, LARGE = 4, 6
+LARGE_FROM = 64
+
+
+class Scale(IntEnum):
+    """What a convolution does to the size of images, as the kernels count it."""
+
+    SAME = 0
+    DOUBLED = 1  # before it, each pixel repeated in both directions
+    HALVED = 2  # after it, four pixels summed: the gradient of that
 
 
 def has_kernels(x: torch.Tensor) -> bool:
@@ -36,7 +52,9 @@ def has_kernels(x: torch.Tensor) -> bool:
     )
 
 
-def can_convolve(layer: nn.Conv2d, x: torch.Tensor, *, doubles: bool = False) -> bool:
+def can_convolve(
+    layer: nn.Conv2d, x: torch.Tensor, *, doubles: bool = False, converts: bool = False
+) -> bool:
     """Whether there is a kernel for a convolution of images (N,C,H,W).
 
     Parameters
@@ -44,18 +62,42 @@ def can_convolve(layer: nn.Conv2d, x: torch.Tensor, *, doubles: bool = False) ->
     layer
         The convolution; those by 3x3 that keep the size have one.
     x
-        The images; in fp32, their sides even unless the layer `doubles` them first.
+        The images; their sides even unless the layer `doubles` them first.
+    doubles, converts
+        Whether each pixel is repeated first, and the weight converted to the images'
+        dtype. Else that is what PyTorch has to compute in.
     """
     return (
-        x.dtype is torch.float32
-        and layer.weight.dtype is torch.float32
-        and layer.kernel_size == (3, 3)
+        layer.kernel_size == (3, 3)
         and (layer.stride, layer.padding) == ((1, 1), (1, 1))
         and layer.in_channels % MULTIPLE == layer.out_channels % MULTIPLE == 0
         and (doubles or (x.shape[2] % 2 == x.shape[3] % 2 == 0))
-        and not torch.is_autocast_enabled("cpu")
+        and (converts or x.dtype is _computed_in(layer))
         and has_kernels(x)
+        and (x.dtype is torch.float32 or _gains_in_bf16(x, doubles=doubles))
     )
+
+
+def _gains_in_bf16(x: torch.Tensor, *, doubles: bool) -> bool:
+    """Whether our products of float32 are faster than oneDNN's of bf16.
+
+    Those are twice as many a second, and with AMX several times as many. Ours are a
+    quarter of them, but for few pixels, whose kernels are half of the work.
+    """
+    return (doubles or x.shape[2] * x.shape[3] >= LARGE_FROM) and not _has_amx()
+
+
+@functools.cache
+def _has_amx() -> bool:
+    """Whether this CPU multiplies matrices of bf16 (AMX), which oneDNN makes use of."""
+    return bool(torch.cpu.get_capabilities().get("amx_bf16"))
+
+
+def _computed_in(layer: nn.Conv2d) -> torch.dtype:
+    """Return what PyTorch computes a layer's convolution in."""
+    if torch.is_autocast_enabled("cpu"):
+        return torch.get_autocast_dtype("cpu")
+    return layer.weight.dtype
 
 
 def convolve(
@@ -68,8 +110,9 @@ def convolve(
 ) -> torch.Tensor:
     """Convolve, then add a number to each channel, and images, where they are given.
 
-    With 4 of 9 products where `can_convolve` (Lavin & Gray 2016), to about the same
-    rounding.
+    With 1/4 or 4/9 of the products where `can_convolve` (Lavin & Gray 2016), to about
+    the same rounding. Of images in bf16 they are products of float32: only the result
+    is rounded.
 
     Parameters
     ----------
@@ -181,11 +224,14 @@ class _Convolve(torch.autograd.Function):
         doubles: bool,
     ) -> torch.Tensor:
         context.save_for_backward(x, weight)
-        context.doubles, context.shifts = doubles, 0 if shift is None else len(shift)
+        context.scale = Scale.DOUBLED if doubles else Scale.SAME
+        context.dtypes = bias.dtype, None if shift is None else shift.dtype
+        context.shifts = 0 if shift is None else len(shift)
         if shift is not None:
             bias = bias + shift
+        prepared = transformed(weight, side_of(x, context.scale))
         return convolved(
-            x, transformed(weight), bias, weight.shape[0], onto, doubles=doubles
+            x, prepared, bias, weight.shape[0], onto=onto, scale=context.scale
         )
 
     @staticmethod
@@ -193,75 +239,116 @@ class _Convolve(torch.autograd.Function):
     def backward(context: Context, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, weight = context.saved_tensors
         dy = dy.contiguous(memory_format=torch.channels_last)
-        images, outputs, height, width = dy.shape
-        inputs, tiles = x.shape[1], height * width // 4
-        images_of_part = max(-(-TILES // tiles), -(-images // PARTS), 1)
-        parts = -(-images // images_of_part)
-        backwards = transformed(weight, transposed=False)
-        library = _kernels()
-        sums = torch.empty(parts * library.size_of_weight(inputs, outputs))
-        dx, dbias = torch.empty_like(x), torch.empty(images, outputs)
-        dweight = torch.empty_like(weight, memory_format=torch.channels_last)
-        library.convolve_gradient(
-            *_addresses(x, backwards, dy, dx, dbias, sums),
-            *(images_of_part, images, height, width, inputs, outputs),
-            context.doubles,
-        )
-        library.gather_weight_gradient(
-            *_addresses(sums, dweight), parts, inputs, outputs
-        )
-        dshift, dbias = dbias, dbias.sum(0)
-        if context.shifts == 0:
-            dshift = None
-        elif context.shifts < images:
-            dshift = dbias[None]
+        dx = None
+        if context.needs_input_grad[0]:
+            scale = Scale.HALVED if context.scale is Scale.DOUBLED else Scale.SAME
+            backwards = transformed(weight, side_of(dy, scale), backwards=True)
+            dx = convolved(dy, backwards, None, x.shape[1], scale=scale)
+        dweight, dbiases = _weight_gradient(x, dy, context.scale)
+        dbias = dbiases.sum(0)
+        dshift = None
+        if context.shifts:
+            shared = context.shifts < len(x)
+            dshift = (dbias[None] if shared else dbiases).to(context.dtypes[1])
         donto = dy if context.needs_input_grad[4] else None
-        return dx, dweight, dbias, dshift, donto, None
+        dbias = dbias.to(context.dtypes[0])
+        return dx, dweight.to(weight.dtype), dbias, dshift, donto, None
 
 
-def transformed(weight: torch.Tensor, *, transposed: bool = True) -> torch.Tensor:
-    """Return kernels (O,C,3,3) as `convolved` uses them; else, as its gradient does."""
-    outputs, inputs = weight.shape[:2]
-    weight = weight.detach().contiguous(memory_format=torch.channels_last)
+def _weight_gradient(
+    x: torch.Tensor, dy: torch.Tensor, scale: Scale
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the gradients of kernels (O,C,3,3) and, image by image, bias (N,O)."""
+    images, outputs, height, width = dy.shape
+    # Large tiles lose two or three digits more here, which only bf16 does not miss.
+    side = SMALL if x.dtype is torch.float32 else side_of(dy, scale)
+    inputs = x.shape[1]
+    tiles = height * width // (side - 2) ** 2
+    images_of_part = max(-(-TILES // tiles), -(-images // PARTS), 1)
+    parts = -(-images // images_of_part)
     library = _kernels()
-    result = torch.empty(library.size_of_weight(inputs, outputs))
-    library.transform_weight(*_addresses(weight, result), inputs, outputs, transposed)
+    size = library.size_of_weight(inputs, outputs, side)
+    sums, dbiases = torch.empty(parts * size), torch.empty(images, outputs)
+    dweight = torch.empty(
+        (outputs, inputs, 3, 3), memory_format=torch.channels_last
+    )
+    library.convolve_gradient(
+        *_addresses(x, dy, dweight, dbiases, sums),
+        *(images_of_part, images, height, width, inputs, outputs),
+        *(side, scale, KINDS[x.dtype]),
+    )
+    return dweight, dbiases
+
+
+def side_of(x: torch.Tensor, scale: Scale) -> int:
+    """Return the side of the tiles that images (N,C,H,W) are convolved by.
+
+    It depends on their size alone, so that an image's result does not on its batch.
+    """
+    height, width = x.shape[2:]
+    large = height % 4 == width % 4 == 0 and height * width >= LARGE_FROM
+    return LARGE if large and scale is Scale.SAME else SMALL
+
+
+def transformed(
+    weight: torch.Tensor, side: int, *, backwards: bool = False
+) -> torch.Tensor:
+    """Return kernels (O,C,3,3) as `convolved` uses them for tiles of a side.
+
+    If `backwards`, for the convolution that takes the gradient of the result to that of
+    the images.
+    """
+    outputs, inputs = weight.shape[:2]
+    weight = weight.detach().float().contiguous(memory_format=torch.channels_last)
+    library = _kernels()
+    result = torch.empty(library.size_of_weight(inputs, outputs, side))
+    library.transform_weight(
+        *_addresses(weight, result), inputs, outputs, side, backwards
+    )
     return result
 
 
 def convolved(
     x: torch.Tensor,
     weight: torch.Tensor,
-    bias: torch.Tensor,
+    bias: torch.Tensor | None,
     outputs: int,
-    onto: torch.Tensor | None = None,
     *,
-    doubles: bool = False,
+    onto: torch.Tensor | None = None,
+    scale: Scale = Scale.SAME,
 ) -> torch.Tensor:
     """Return what `convolve` does, by the kernels, without a gradient.
 
     Parameters
     ----------
     weight
-        `transformed` kernels.
+        Kernels, `transformed` for the `side_of` these images.
     bias
-        Float32 (O,), or (N,O) or (1,O).
+        (O,), or (N,O) or (1,O).
     outputs
         O.
     """
     images, inputs, height, width = x.shape
-    if doubles:
+    if scale is Scale.DOUBLED:
         height, width = 2 * height, 2 * width
-    y = torch.empty((images, outputs, height, width), memory_format=torch.channels_last)
-    bias = bias.contiguous()
-    differ = bias.dim() == 2 and len(bias) == images
+    halves = scale is Scale.HALVED
+    y = torch.empty(
+        (images, outputs, height >> halves, width >> halves),
+        dtype=x.dtype,
+        memory_format=torch.channels_last,
+    )
+    differs = False
+    if bias is not None:
+        bias = bias.float().contiguous()
+        differs = bias.dim() == 2 and len(bias) == images
     if onto is not None:
-        onto = onto.contiguous(memory_format=torch.channels_last)
+        onto = onto.to(x.dtype).contiguous(memory_format=torch.channels_last)
     _kernels().convolve(
         *_addresses(x, weight, bias),
-        outputs if differ else 0,
-        *(None if onto is None else onto.data_ptr(), y.data_ptr()),
-        *(images, height, width, inputs, outputs, doubles),
+        outputs if differs else 0,
+        *_addresses(onto, y),
+        *(images, height, width, inputs, outputs),
+        *(side_of(x, scale), scale, KINDS[x.dtype]),
     )
     return y
 
@@ -362,6 +449,6 @@ def _kernels() -> ctypes.CDLL:
     return library
 
 
-def _addresses(*tensors: torch.Tensor) -> list[int]:
+def _addresses(*tensors: torch.Tensor | None) -> list[int | None]:
     """Return where tensors lie; whoever calls holds them until the kernel has ended."""
-    return [tensor.data_ptr() for tensor in tensors]
+    return [None if tensor is None else tensor.data_ptr() for tensor in tensors]

@@ -21,6 +21,7 @@ import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -47,11 +48,10 @@ SIGNATURES = {
     "normalise_gradient": (*[ADDRESS] * 7, *[COUNT] * 4, FLAG, FLAG),
     "attend": (*[ADDRESS] * 3, *[COUNT] * 3, FLAG),
     "attend_gradient": (*[ADDRESS] * 4, *[COUNT] * 3, FLAG),
-    "size_of_weight": (COUNT, COUNT),
-    "transform_weight": (*[ADDRESS] * 2, *[COUNT] * 2, FLAG),
-    "convolve": (*[ADDRESS] * 3, COUNT, *[ADDRESS] * 2, *[COUNT] * 5, FLAG),
-    "convolve_gradient": (*[ADDRESS] * 6, *[COUNT] * 6, FLAG),
-    "gather_weight_gradient": (*[ADDRESS] * 2, *[COUNT] * 3),
+    "size_of_weight": (COUNT, COUNT, FLAG),
+    "transform_weight": (*[ADDRESS] * 2, *[COUNT] * 2, FLAG, FLAG),
+    "convolve": (*[ADDRESS] * 3, COUNT, *[ADDRESS] * 2, *[COUNT] * 5, *[FLAG] * 3),
+    "convolve_gradient": (*[ADDRESS] * 5, *[COUNT] * 6, *[FLAG] * 3),
 }
 
 _threads: dict[ctypes.CDLL, int] = {}  # what each library was told last
@@ -67,6 +67,7 @@ def load() -> ctypes.CDLL | None:
     target = TARGETS.get(torch.backends.cpu.get_cpu_capability())
     if target is None or platform.machine().lower() not in ("x86_64", "amd64"):
         return None
+    target += _cache_of(torch.cpu.get_capabilities())
     try:
         library = _cached(target) or _compiled(target)
     except (OSError, importlib.metadata.PackageNotFoundError) as error:
@@ -77,6 +78,12 @@ def load() -> ctypes.CDLL | None:
         )
         return None
     return declared(library)
+
+
+def _cache_of(machine: dict[str, Any]) -> tuple[str, ...]:
+    """Return what tells the kernels how large a core's own cache is, where known."""
+    size = machine.get("l2_cache_size")
+    return (f"-DCACHE={size}",) if size else ()
 
 
 def declared(library: ctypes.CDLL) -> ctypes.CDLL:

@@ -24,6 +24,10 @@ typedef __UINT16_TYPE__ u16;
 
 typedef float vector __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
 
+/* The same lanes as bits, and as many numbers of 16 bits. */
+typedef u32 words __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
+typedef u16 halves __attribute__((vector_size(2 * WIDTH), aligned(2), may_alias));
+
 INLINE vector load(const float *from) {
     return *(const vector *)from;
 }
@@ -32,6 +36,10 @@ INLINE void store(float *to, vector x) {
 }
 INLINE vector all(float x) {
     return x - (vector){0};
+}
+INLINE void clear(float *numbers, i64 count) {
+    for (i64 i = 0; i < count; i++)
+        numbers[i] = 0;
 }
 INLINE i64 least(i64 a, i64 b) {
     return a < b ? a : b;
@@ -69,6 +77,27 @@ INLINE void put(void *to, i64 i, float x, dtype kind) {
 
 INLINE const void *at(const void *from, i64 i, dtype kind) {
     return (const char *)from + i * (kind == FLOAT32 ? 4 : 2);
+}
+
+/* A vector of numbers of a dtype, as `get` and `put` do it with one. */
+
+INLINE words widened(halves x) {
+    return __builtin_convertvector(x, words);
+}
+INLINE halves rounded(vector x) {
+    words bits = (words)x;
+    return __builtin_convertvector((bits + 0x7fff + (bits >> 16 & 1)) >> 16, halves);
+}
+INLINE vector load_from(const void *from, i64 i, dtype kind) {
+    if (kind == FLOAT32)
+        return load((const float *)from + i);
+    return (vector)(widened(*(const halves *)((const u16 *)from + i)) << 16);
+}
+INLINE void store_to(void *to, i64 i, vector x, dtype kind) {
+    if (kind == FLOAT32)
+        store((float *)to + i, x);
+    else
+        *(halves *)((u16 *)to + i) = rounded(x);
 }
 
 #define LOG2_E 1.4426950408889634f

@@ -47,11 +47,6 @@ static void spread_channels(const float *from, float *to, shape s) {
     repeat(to, s);
 }
 
-static void clear(float *numbers, i64 count) {
-    for (i64 i = 0; i < count; i++)
-        numbers[i] = 0;
-}
-
 /* Sum what is above the first pixel, so that no digits cancel, and its square. */
 INLINE void sum(const void *restrict x, const float *restrict origin,
                 float *restrict total, float *restrict square, shape s, dtype kind) {

@@ -1,0 +1,318 @@
+/* The kernels of a convolution by 3x3: their transform, and their gradient. */
+
+#include "multiply.h"
+#include "tiles.h"
+
+/* Channels whose numbers are transposed at a time. */
+enum { SQUARE = 8 };
+typedef float eight __attribute__((vector_size(4 * SQUARE), aligned(4), may_alias));
+
+INLINE eight load_eight(const float *from) {
+    return *(const eight *)from;
+}
+INLINE void store_eight(float *to, eight x) {
+    *(eight *)to = x;
+}
+
+/* What evaluates a polynomial at a LARGE tile's points divides by these there. */
+#define OF_ZERO (1 / (A * A * B * B))
+#define OF_A (1 / (2 * A * A * (A * A - B * B)))
+#define OF_B (1 / (2 * B * B * (B * B - A * A)))
+
+/* Rows become columns: of pairs of numbers, of squares of 2x2, and of 4x4. */
+INLINE void transpose(eight rows[SQUARE]) {
+    eight pairs[SQUARE], fours[SQUARE];
+    EACH (i, 4) {
+        eight a = rows[2 * i], b = rows[2 * i + 1];
+        pairs[2 * i] = __builtin_shufflevector(a, b, 0, 8, 2, 10, 4, 12, 6, 14);
+        pairs[2 * i + 1] = __builtin_shufflevector(a, b, 1, 9, 3, 11, 5, 13, 7, 15);
+    }
+    EACH (i, 4) {
+        int k = i / 2 * 4 + i % 2;
+        eight a = pairs[k], b = pairs[k + 2];
+        fours[k] = __builtin_shufflevector(a, b, 0, 1, 8, 9, 4, 5, 12, 13);
+        fours[k + 2] = __builtin_shufflevector(a, b, 2, 3, 10, 11, 6, 7, 14, 15);
+    }
+    EACH (i, 4) {
+        eight a = fours[i], b = fours[i + 4];
+        rows[i] = __builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11);
+        rows[i + 4] = __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15);
+    }
+}
+
+/* G g and G' u, of one column or row: see `tiles.h` for the points. */
+INLINE void transform_line_of_kernel(const eight g[], eight u[], int side) {
+    if (side == SMALL) {
+        eight ends = (g[0] + g[2]) * 0.5f, middle = g[1] * 0.5f;
+        u[0] = g[0];
+        u[1] = ends + middle;
+        u[2] = ends - middle;
+        u[3] = g[2];
+    } else {
+        eight even = OF_A * (g[0] + A * A * g[2]), odd = OF_A * A * g[1];
+        u[1] = even + odd;
+        u[2] = even - odd;
+        even = OF_B * (g[0] + B * B * g[2]), odd = OF_B * B * g[1];
+        u[3] = even + odd;
+        u[4] = even - odd;
+        u[0] = OF_ZERO * g[0];
+        u[5] = g[2];
+    }
+}
+INLINE void gather_line_of_kernel(const eight u[], eight g[], int side) {
+    if (side == SMALL) {
+        eight middle = (u[1] + u[2]) * 0.5f;
+        g[0] = u[0] + middle;
+        g[1] = (u[1] - u[2]) * 0.5f;
+        g[2] = middle + u[3];
+    } else {
+        eight a = OF_A * (u[1] + u[2]), b = OF_B * (u[3] + u[4]);
+        g[0] = OF_ZERO * u[0] + a + b;
+        g[1] = OF_A * A * (u[1] - u[2]) + OF_B * B * (u[3] - u[4]);
+        g[2] = A * A * a + B * B * b + u[5];
+    }
+}
+
+/* G g G', of `SQUARE` inputs of an output. */
+INLINE void transform_kernel(eight g[3][3], eight u[MOST][MOST], int side) {
+    eight half[3][MOST];
+    EACH (j, 3) {
+        eight column[] = {g[0][j], g[1][j], g[2][j]};
+        transform_line_of_kernel(column, half[j], side);
+    }
+    EACH (i, side) {
+        eight row[] = {half[0][i], half[1][i], half[2][i]};
+        transform_line_of_kernel(row, u[i], side);
+    }
+}
+
+/* G' u G */
+INLINE void gather_kernel(eight u[MOST][MOST], eight g[3][3], int side) {
+    eight half[MOST][3];
+    EACH (j, side) {
+        eight column[MOST];
+        EACH (i, side)
+            column[i] = u[i][j];
+        gather_line_of_kernel(column, half[j], side);
+    }
+    EACH (i, 3) {
+        eight row[MOST];
+        EACH (j, side)
+            row[j] = half[j][i];
+        gather_line_of_kernel(row, g[i], side);
+    }
+}
+
+typedef struct {
+    const float *from;
+    float *to;
+    i64 inputs, outputs;
+    int backwards;
+} weights;
+
+/* For outputs from `o` and inputs from `c` on; `backwards`, kernels are turned by 180
+degrees and the outputs are summed over. */
+INLINE void transform_square(const weights *work, i64 o, i64 c, int side) {
+    i64 inputs = work->inputs, outputs = work->outputs;
+    i64 step = step_of(inputs * outputs);
+    eight u[SQUARE][MOST][MOST];
+    for (i64 i = 0; i < SQUARE; i++) {
+        const float *from = work->from + (o + i) * 9 * inputs + c;
+        eight g[3][3];
+        EACH (p, 9)
+            g[p / 3][p % 3] = load_eight(from + (work->backwards ? 8 - p : p) * inputs);
+        transform_kernel(g, u[i], side);
+    }
+    i64 columns = work->backwards ? inputs : outputs;
+    i64 first = work->backwards ? o * inputs + c : c * outputs + o;
+    for (int p = 0; p < side * side; p++) {
+        eight rows[SQUARE];
+        EACH (i, SQUARE)
+            rows[i] = u[i][p / side][p % side];
+        if (!work->backwards)
+            transpose(rows);
+        EACH (i, SQUARE)
+            store_eight(work->to + p * step + first + i * columns, rows[i]);
+    }
+}
+
+/* Row by row of the result, so that its lines of the cache are filled one by one. */
+INLINE void transform_rows(const weights *work, i64 index, int side) {
+    i64 first = index * SQUARE;
+    if (work->backwards)
+        for (i64 c = 0; c < work->inputs; c += SQUARE)
+            transform_square(work, first, c, side);
+    else
+        for (i64 o = 0; o < work->outputs; o += SQUARE)
+            transform_square(work, o, first, side);
+}
+static void transforms_small(const void *work, i64 index, float *scratch) {
+    transform_rows(work, index, SMALL);
+}
+static void transforms_large(const void *work, i64 index, float *scratch) {
+    transform_rows(work, index, LARGE);
+}
+
+/* How many numbers transformed kernels are. */
+EXPORT i64 size_of_weight(i64 inputs, i64 outputs, int side) {
+    return side * side * step_of(inputs * outputs);
+}
+
+/* Transform kernels (outputs, 3, 3, inputs) for `convolve`, to (places, inputs,
+outputs); or, `backwards`, for the convolution that is its gradient, which takes the
+outputs' gradient for inputs. */
+EXPORT void transform_weight(const float *from, float *to, i64 inputs, i64 outputs,
+                             int side, int backwards) {
+    weights work = {from, to, inputs, outputs, backwards};
+    do_parts(side == LARGE ? transforms_large : transforms_small, &work,
+             (backwards ? outputs : inputs) / SQUARE, 0);
+}
+
+/* Gradient */
+
+typedef struct {
+    const void *x, *dy;
+    float *dbias, *sums;
+    i64 images_of_part;
+    shape shape;
+} gradient;
+
+/* The gradient of a block's places, and of the bias: added to the images' sums of it
+after a few tiles, by way of a `share`, since long sums lose digits. */
+INLINE void spread_block(const gradient *work, block to, i64 first, i64 count,
+                         float *share, int side, dtype kind) {
+    shape s = work->shape;
+    tile tile = tile_at(first, s, side);
+    clear(share, s.outputs);
+    for (i64 t = 0; t < count; t++, tile = after(tile, s, side)) {
+        i64 corner = (tile.n * s.height + tile.y) * s.width + tile.x;
+        for (i64 k = 0; k < s.outputs; k += WIDTH) {
+            vector m[MOST][MOST], y[MOST][MOST], sum = all(0);
+            EACH (i, side - 2) {
+                i64 from = (corner + i * s.width) * s.outputs + k;
+                vector row = all(0);
+                EACH (j, side - 2) {
+                    y[i][j] = load_from(work->dy, from + j * s.outputs, kind);
+                    row += y[i][j];
+                }
+                sum += row;
+            }
+            store(share + k, load(share + k) + sum);
+            spread_tile(y, m, side);
+            float *numbers = to.numbers + t * s.outputs + k;
+            EACH (p, side * side)
+                store(numbers + p * to.step, m[p / side][p % side]);
+        }
+        if ((t + 1) % PRODUCTS == 0 || t + 1 == count || after(tile, s, side).n != tile.n) {
+            float *sum = work->dbias + tile.n * s.outputs;
+            for (i64 k = 0; k < s.outputs; k++)
+                sum[k] += share[k];
+            clear(share, s.outputs);
+        }
+    }
+}
+
+INLINE void descend_images(const gradient *work, i64 index, float *scratch, int side,
+                           scale scale, dtype kind) {
+    shape s = work->shape;
+    i64 begin = index * work->images_of_part;
+    i64 end = least(begin + work->images_of_part, s.images);
+    i64 start = tiles_of(begin, s, side), last = tiles_of(end, s, side);
+    i64 size = tiles_of_block(s, side, PRODUCTS), step = step_of(s.inputs * s.outputs);
+    float *outside = scratch, *share = outside + s.inputs;
+    float *sums = work->sums + index * side * side * step;
+    block pixels = {share + s.outputs, step_of(size * s.inputs)};
+    block tiles = {pixels.numbers + side * side * pixels.step,
+                   step_of(size * s.outputs)};
+    clear(outside, s.inputs);
+    for (int p = 0; p < side * side; p++)
+        if (!counts(p, scale))
+            clear(sums + p * step, s.inputs * s.outputs);
+    clear(work->dbias + begin * s.outputs, (end - begin) * s.outputs);
+    for (i64 first = start; first < last; first += size) {
+        i64 count = least(size, last - first);
+        transform_block(work->x, outside, first, count, s, pixels, side, scale, kind);
+        spread_block(work, tiles, first, count, share, side, kind);
+        for (int p = 0; p < side * side; p++) {
+            if (!counts(p, scale))
+                continue;
+            matrix left = {pixels.numbers + p * pixels.step, 1, s.inputs};
+            matrix right = {tiles.numbers + p * tiles.step, s.outputs, 1};
+            multiply(left, right, sums + p * step, s.inputs, s.outputs, count,
+                     first > start);
+        }
+    }
+}
+
+#define DESCENDS(name, side, scale)                                                    \
+    static void name##_float32(const void *work, i64 index, float *scratch) {          \
+        descend_images(work, index, scratch, side, scale, FLOAT32);                    \
+    }                                                                                  \
+    static void name##_bfloat16(const void *work, i64 index, float *scratch) {         \
+        descend_images(work, index, scratch, side, scale, BFLOAT16);                   \
+    }
+DESCENDS(large, LARGE, SAME)
+DESCENDS(small, SMALL, SAME)
+DESCENDS(doubled, SMALL, DOUBLED)
+
+typedef struct {
+    const float *sums;
+    float *dweight;
+    i64 parts, inputs, outputs;
+} gathering;
+
+INLINE void gather_inputs(const gathering *work, i64 index, int side) {
+    i64 inputs = work->inputs, outputs = work->outputs, first = index * SQUARE;
+    i64 step = step_of(inputs * outputs);
+    for (i64 o = 0; o < outputs; o += SQUARE) {
+        eight g[SQUARE][3][3];
+        for (i64 l = 0; l < SQUARE; l++) {
+            const float *from = work->sums + (first + l) * outputs + o;
+            eight u[MOST][MOST] = {0};
+            for (i64 part = 0; part < work->parts; part++, from += side * side * step)
+                EACH (p, side * side)
+                    u[p / side][p % side] += load_eight(from + p * step);
+            gather_kernel(u, g[l], side);
+        }
+        for (int p = 0; p < 9; p++) {
+            eight rows[SQUARE];
+            EACH (l, SQUARE)
+                rows[l] = g[l][p / 3][p % 3];
+            transpose(rows);
+            EACH (i, SQUARE)
+                store_eight(work->dweight + ((o + i) * 9 + p) * inputs + first,
+                            rows[i]);
+        }
+    }
+}
+
+static void gathers_small(const void *work, i64 index, float *scratch) {
+    gather_inputs(work, index, SMALL);
+}
+static void gathers_large(const void *work, i64 index, float *scratch) {
+    gather_inputs(work, index, LARGE);
+}
+
+/* Compute the gradients of kernels and bias from that of the result, `dy`.
+
+x: what `convolve` took, half as high and wide if it is DOUBLED; dweight: (outputs, 3, 3,
+inputs); dbias: each image's share, (images, outputs); sums: memory for `size_of_weight`
+numbers of each part, which has `images_of_part` images. */
+EXPORT void convolve_gradient(const void *x, const void *dy, float *dweight,
+                              float *dbias, float *sums, i64 images_of_part, i64 images,
+                              i64 height, i64 width, i64 inputs, i64 outputs, int side,
+                              scale scale, dtype kind) {
+    shape s = {images, height, width, inputs, outputs};
+    gradient work = {x, dy, dbias, sums, images_of_part, s};
+    part *large[] = {large_float32, large_bfloat16};
+    part *small[2][2] = {{small_float32, small_bfloat16},
+                         {doubled_float32, doubled_bfloat16}};
+    i64 parts = (images + images_of_part - 1) / images_of_part;
+    i64 size = tiles_of_block(s, side, PRODUCTS);
+    i64 steps = step_of(size * inputs) + step_of(size * outputs);
+    do_parts(side == LARGE ? large[kind] : small[scale][kind], &work, parts,
+             inputs + outputs + side * side * steps);
+    gathering gathering = {sums, dweight, parts, inputs, outputs};
+    do_parts(side == LARGE ? gathers_large : gathers_small, &gathering, inputs / SQUARE,
+             0);
+}

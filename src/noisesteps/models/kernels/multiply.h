@@ -1,0 +1,74 @@
+/* Products of matrices in float32.
+
+result[i][j] (+)= sum over k of left[i * row + k * step] right[k * row + j]; of `rows` x
+`vectors` numbers, which stay in registers. A few products are summed before they are
+added to the sum of those before, which loses fewer digits. */
+
+#pragma once
+
+#include "common.h"
+
+enum { ROWS = 6, PRODUCTS = 24 }; /* BLOCK is a multiple of both */
+
+typedef struct {
+    const float *numbers;
+    i64 row, step;
+} matrix;
+
+INLINE void multiply_tile(matrix left, matrix right, float *result, i64 result_row,
+                          i64 depth, int adds, int rows, int vectors) {
+    vector totals[2 * ROWS][2];
+    EACH (i, rows)
+        EACH (j, vectors)
+            totals[i][j] = adds ? load(result + i * result_row + j * WIDTH) : all(0);
+    for (i64 k = 0; k < depth;) {
+        vector sums[2 * ROWS][2] = {0};
+        for (i64 end = least(k + PRODUCTS, depth); k < end; k++) {
+            vector r[2];
+            EACH (j, vectors)
+                r[j] = load(right.numbers + k * right.row + j * WIDTH);
+            EACH (i, rows) {
+                vector l = all(left.numbers[i * left.row + k * left.step]);
+                EACH (j, vectors)
+                    sums[i][j] += l * r[j];
+            }
+        }
+        EACH (i, rows)
+            EACH (j, vectors)
+                totals[i][j] += sums[i][j];
+    }
+    EACH (i, rows)
+        EACH (j, vectors)
+            store(result + i * result_row + j * WIDTH, totals[i][j]);
+}
+
+/* As many rows at once as there are registers for, then the rest. */
+INLINE void multiply_columns(matrix left, matrix right, float *result, i64 result_row,
+                             i64 rows, i64 depth, int adds, int vectors) {
+    const int most = vectors == 1 ? 2 * ROWS : ROWS;
+    i64 i = 0;
+#define TILES(count)                                                                   \
+    for (; i + (count) <= rows; i += (count)) {                                        \
+        matrix from = {left.numbers + i * left.row, left.row, left.step};              \
+        multiply_tile(from, right, result + i * result_row, result_row, depth, adds,   \
+                      count, vectors);                                                 \
+    }
+    TILES(most)
+    TILES(4)
+    TILES(2)
+    TILES(1)
+}
+
+/* The result anew, or added to what it was. */
+INLINE void multiply(matrix left, matrix right, float *result, i64 rows, i64 columns,
+                     i64 depth, int adds) {
+    i64 j = 0;
+    for (; j + 2 * WIDTH <= columns; j += 2 * WIDTH) {
+        matrix from = {right.numbers + j, right.row, 1};
+        multiply_columns(left, from, result + j, columns, rows, depth, adds, 2);
+    }
+    for (; j < columns; j += WIDTH) {
+        matrix from = {right.numbers + j, right.row, 1};
+        multiply_columns(left, from, result + j, columns, rows, depth, adds, 1);
+    }
+}

@@ -1,0 +1,214 @@
+/* Convolution by 3x3 with a margin of 1, with 4 or 9 products for 9 or 36: what its
+kernels share.
+
+Lavin & Gray 2016 (arXiv 1509.09308): with the matrices A, B and G below, a tile of the
+result is A'[(G g G') * (B' d B)]A, where g is the kernel of a pair of channels, d the
+square of pixels under the tile, and * goes number by number over its "places". So each
+place asks for a product of two matrices: tiles x inputs by inputs x outputs.
+
+F(2x2, 3x3) has tiles of 2x2 pixels and 4x4 places, F(4x4, 3x3) of 4x4 and 6x6: 4 or 2.25
+products a pixel and pair of channels instead of 9. Both evaluate polynomials at points
+of which each gives a place, Toom-Cook's way: 0, 1, -1 and infinity, or 0, +-5/8, +-3/2
+and infinity, which lose fewer digits than the usual +-1 and +-2.
+
+Images are (images, height, width, channels), in float32 or bfloat16; what is multiplied
+and summed is float32. Channels are multiples of 16, sides of a tile's. */
+
+#pragma once
+
+#include "common.h"
+
+/* The side of a tile's pixels, and so of its places. */
+enum { SMALL = 4, LARGE = 6 };
+enum { MOST = LARGE, MARGIN = 16, BLOCK = 48 };
+
+/* Bytes of the cache of a core's own, the second. */
+#ifndef CACHE
+#define CACHE (512 * 1024)
+#endif
+
+/* Whether images are DOUBLED before they are convolved, each pixel repeated in both
+directions, or results HALVED, the sum of four, which is the gradient of that. Tiles are
+SMALL then. */
+typedef enum { SAME, DOUBLED, HALVED } scale;
+
+typedef struct {
+    i64 images, height, width; /* before results are halved, or after images doubled */
+    i64 inputs, outputs;
+} shape;
+
+/* Whether a place counts: not where the middle two of four pixels cancel, in images that
+were doubled, or where they do in the sum of a tile. */
+INLINE int counts(int place, scale scale) {
+    return scale == SAME || (place / SMALL != 2 && place % SMALL != 2);
+}
+
+/* The transforms, of a vector of channels at a time. For the LARGE tile, A is the first
+point and B the second. */
+
+#define A 0.625f
+#define B 1.5f
+
+/* B' d, of one column or row. */
+INLINE void transform_line(const vector d[], vector v[], int side) {
+    if (side == SMALL) {
+        v[0] = d[0] - d[2];
+        v[1] = d[1] + d[2];
+        v[2] = d[2] - d[1];
+        v[3] = d[1] - d[3];
+    } else {
+        vector even = d[4] - B * B * d[2], odd = A * (d[3] - B * B * d[1]);
+        v[1] = even + odd;
+        v[2] = even - odd;
+        even = d[4] - A * A * d[2], odd = B * (d[3] - A * A * d[1]);
+        v[3] = even + odd;
+        v[4] = even - odd;
+        v[0] = d[4] - (A * A + B * B) * d[2] + A * A * B * B * d[0];
+        v[5] = d[5] - (A * A + B * B) * d[3] + A * A * B * B * d[1];
+    }
+}
+
+/* A' m, of one column or row. */
+INLINE void gather_line(const vector m[], vector y[], int side) {
+    if (side == SMALL) {
+        y[0] = m[0] + m[1] + m[2];
+        y[1] = m[1] - m[2] - m[3];
+    } else {
+        vector even = m[1] + m[2], odd = m[1] - m[2];
+        vector even_b = m[3] + m[4], odd_b = m[3] - m[4];
+        y[0] = m[0] + even + even_b;
+        y[1] = A * odd + B * odd_b;
+        y[2] = A * A * even + B * B * even_b;
+        y[3] = A * A * A * odd + B * B * B * odd_b + m[5];
+    }
+}
+
+/* A y, of one column or row. */
+INLINE void spread_line(const vector y[], vector m[], int side) {
+    if (side == SMALL) {
+        m[0] = y[0];
+        m[1] = y[0] + y[1];
+        m[2] = y[0] - y[1];
+        m[3] = -y[1];
+    } else {
+        vector even = y[0] + A * A * y[2], odd = A * (y[1] + A * A * y[3]);
+        m[1] = even + odd;
+        m[2] = even - odd;
+        even = y[0] + B * B * y[2], odd = B * (y[1] + B * B * y[3]);
+        m[3] = even + odd;
+        m[4] = even - odd;
+        m[0] = y[0];
+        m[5] = y[3];
+    }
+}
+
+/* Each of those in both directions; both arrays have rows of `MOST`. */
+#define IN_BOTH_DIRECTIONS(name, line, given, found)                                   \
+    INLINE void name(vector from[MOST][MOST], vector to[MOST][MOST], int side) {       \
+        vector half[MOST][MOST]; /* by columns */                                      \
+        EACH (j, given) {                                                              \
+            vector column[MOST];                                                       \
+            EACH (i, given)                                                            \
+                column[i] = from[i][j];                                                \
+            line(column, half[j], side);                                               \
+        }                                                                              \
+        EACH (i, found) {                                                              \
+            vector row[MOST];                                                          \
+            EACH (j, given)                                                            \
+                row[j] = half[j][i];                                                   \
+            line(row, to[i], side);                                                    \
+        }                                                                              \
+    }
+IN_BOTH_DIRECTIONS(transform_pixels, transform_line, side, side)
+IN_BOTH_DIRECTIONS(gather_tile, gather_line, side, side - 2)
+IN_BOTH_DIRECTIONS(spread_tile, spread_line, side - 2, side)
+
+/* The sum of a SMALL tile's four pixels. */
+INLINE vector gather_sum(vector m[MOST][MOST]) {
+    vector half[SMALL];
+    EACH (j, SMALL)
+        half[j] = m[0][j] + (m[1][j] + m[1][j]) - m[3][j];
+    return half[0] + (half[1] + half[1]) - half[3];
+}
+
+/* Where tiles lie. */
+
+typedef struct {
+    i64 n, y, x; /* the image, and the upper left pixel */
+} tile;
+
+/* Tiles of all images. */
+INLINE i64 tiles_of(i64 images, shape s, int side) {
+    return images * (s.height / (side - 2)) * (s.width / (side - 2));
+}
+
+INLINE tile tile_at(i64 index, shape s, int side) {
+    i64 step = side - 2, across = s.width / step, down = s.height / step;
+    return (tile){index / (across * down), index / across % down * step,
+                  index % across * step};
+}
+
+INLINE tile after(tile t, shape s, int side) {
+    t.x += side - 2;
+    if (t.x == s.width)
+        t.x = 0, t.y += side - 2;
+    if (t.y == s.height)
+        t.y = 0, t.n++;
+    return t;
+}
+
+/* Find the pixels under a tile; `outside` the image there is another. */
+INLINE void find_pixels(const void *x, const void *outside, tile t, shape s, int side,
+                        scale scale, dtype kind, const void *found[MOST][MOST]) {
+    int doubled = scale == DOUBLED;
+    i64 height = s.height >> doubled, width = s.width >> doubled;
+    for (int i = 0; i < side; i++) {
+        i64 row = (t.y + i - 1) >> doubled;
+        i64 first = (t.n * height + row) * width;
+        EACH (j, side) {
+            i64 column = (t.x + j - 1) >> doubled;
+            int inside = row >= 0 && row < height && column >= 0 && column < width;
+            found[i][j] = inside ? at(x, (first + column) * s.inputs, kind) : outside;
+        }
+    }
+}
+
+/* The transformed numbers of a block of tiles: for each place (tiles, channels). */
+typedef struct {
+    float *numbers;
+    i64 step; /* from place to place */
+} block;
+
+/* A margin keeps places from sharing lines of the cache. */
+INLINE i64 step_of(i64 numbers) {
+    return numbers + MARGIN;
+}
+
+/* How many tiles to transform at a time, a multiple of a number: they have to stay in the
+cache, beside a place of the kernels. */
+INLINE i64 tiles_of_block(shape s, int side, i64 unit) {
+    i64 tiles = BLOCK, bytes = side * side * (s.inputs + s.outputs) * sizeof(float);
+    while (tiles > unit && tiles * bytes > CACHE * 5 / 8)
+        tiles -= unit;
+    return tiles;
+}
+
+INLINE void transform_block(const void *x, const void *outside, i64 first, i64 count,
+                            shape s, block to, int side, scale scale, dtype kind) {
+    tile tile = tile_at(first, s, side);
+    for (i64 t = 0; t < count; t++, tile = after(tile, s, side)) {
+        const void *pixels[MOST][MOST];
+        find_pixels(x, outside, tile, s, side, scale, kind, pixels);
+        for (i64 c = 0; c < s.inputs; c += WIDTH) {
+            vector d[MOST][MOST], v[MOST][MOST];
+            EACH (i, side)
+                EACH (j, side)
+                    d[i][j] = load_from(pixels[i][j], c, kind);
+            transform_pixels(d, v, side);
+            float *numbers = to.numbers + t * s.inputs + c;
+            EACH (p, side * side)
+                if (counts(p, scale))
+                    store(numbers + p * to.step, v[p / side][p % side]);
+        }
+    }
+}
