@@ -11,12 +11,16 @@ from hypothesis import strategies as st
 from noisesteps.models import UNet, fused, kernels
 from noisesteps.models.blocks import Attention, attend
 from noisesteps.models.fused import (
+    LARGE,
+    SMALL,
+    Scale,
     attend_side_by_side,
     can_convolve,
     convolve,
     has_kernels,
     normalise,
     normalised,
+    side_of,
 )
 from noisesteps.models.unet import sinusoidal_embedding
 
@@ -285,12 +289,12 @@ def assert_errs_no_more_than_pytorchs(layer, x, shift, onto, doubles):
     may be the better by chance.
     """
     given = (layer, x, shift, onto, doubles)
-    exact = convolved_by_pytorch(*given, torch.float64)
-    gradient = images(*exact[0].shape, seed=5, dtype=torch.float32)
+    whole = convolved_by_pytorch(*given, torch.float64)
+    gradient = images(*whole[0].shape, seed=5, dtype=torch.float32)
     for our, their, exact in zip(
         results_and_gradients(convolved_by_ours(*given), gradient),
         results_and_gradients(convolved_by_pytorch(*given, torch.float32), gradient),
-        results_and_gradients(exact, gradient),
+        results_and_gradients(whole, gradient),
         strict=True,
     ):
         if our is not None:
@@ -391,6 +395,25 @@ def test_images_of_any_even_sides_are_convolved(
     check(layer, x, shift, onto, doubles)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "channels", "size", "scale", "large"),
+    [
+        (torch.float32, 32, (8, 8), Scale.SAME, True),
+        (torch.float32, 16, (8, 8), Scale.SAME, False),
+        (torch.bfloat16, 16, (8, 8), Scale.SAME, True),
+        (torch.bfloat16, 64, (4, 4), Scale.SAME, False),
+        (torch.bfloat16, 64, (8, 10), Scale.SAME, False),
+        (torch.bfloat16, 64, (8, 8), Scale.DOUBLED, False),
+    ],
+)
+def test_tiles_are_large_where_that_is_faster_and_as_exact(
+    dtype, channels, size, scale, large
+):
+    assert side_of(images(1, channels, *size, dtype=dtype), scale) == (
+        LARGE if large else SMALL
+    )
+
+
 def test_weights_in_bf16_have_gradients_in_bf16(in_bf16_too):
     layer, x = convolution(16, 32).bfloat16(), images(2, 16, 8, 8)
     assert can_convolve(layer, x)
@@ -472,12 +495,13 @@ def test_bf16_is_left_to_onednn_where_that_is_faster(
     assert can_convolve(layer.float(), x.float(), doubles=doubles)
 
 
-def test_amx_is_what_pytorch_says_of_the_processor(monkeypatch):
-    for amx in (False, True):
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": amx})
-        assert fused._has_amx.__wrapped__() is amx
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"neon": True})
-    assert fused._has_amx.__wrapped__() is False
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [({"amx_bf16": True}, True), ({"amx_bf16": False}, False), ({"neon": True}, False)],
+)
+def test_amx_is_what_pytorch_says_of_the_processor(monkeypatch, capabilities, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert fused._has_amx.__wrapped__() is expected
 
 
 @pytest.mark.parametrize(

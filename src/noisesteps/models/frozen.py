@@ -153,7 +153,7 @@ class Convolution:
         if side not in self._transformed:
             self._transformed[side] = transformed(self.layer.weight, side)
         weight, outputs = self._transformed[side], len(self.weight)
-        return convolved(x, weight, bias, outputs, onto=onto, scale=scale)
+        return convolved(x, weight, side, bias, outputs, onto=onto, scale=scale)
 
     def _by_onednn(
         self, x: torch.Tensor, bias: torch.Tensor, onto: torch.Tensor | None

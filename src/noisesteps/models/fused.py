@@ -31,6 +31,7 @@ Context = Any  # keeps what a backward pass needs
 # at least where the larger is faster: it has 36 numbers of each kernel to transform.
 SMALL, LARGE = 4, 6
 LARGE_FROM = 64
+TERMS = 9 * 32  # of a sum in float32, from which on large tiles err like PyTorch does
 
 
 class Scale(IntEnum):
@@ -229,9 +230,10 @@ class _Convolve(torch.autograd.Function):
         context.shifts = 0 if shift is None else len(shift)
         if shift is not None:
             bias = bias + shift
-        prepared = transformed(weight, side_of(x, context.scale))
+        side = side_of(x, context.scale)
+        prepared = transformed(weight, side)
         return convolved(
-            x, prepared, bias, weight.shape[0], onto=onto, scale=context.scale
+            x, prepared, side, bias, len(weight), onto=onto, scale=context.scale
         )
 
     @staticmethod
@@ -242,8 +244,10 @@ class _Convolve(torch.autograd.Function):
         dx = None
         if context.needs_input_grad[0]:
             scale = Scale.HALVED if context.scale is Scale.DOUBLED else Scale.SAME
-            backwards = transformed(weight, side_of(dy, scale), backwards=True)
-            dx = convolved(dy, backwards, None, x.shape[1], scale=scale)
+            # PyTorch's own errs less here than forward, of one image least.
+            side = SMALL if x.dtype is torch.float32 else side_of(dy, scale)
+            backwards = transformed(weight, side, backwards=True)
+            dx = convolved(dy, backwards, side, None, x.shape[1], scale=scale)
         dweight, dbiases = _weight_gradient(x, dy, context.scale)
         dbias = dbiases.sum(0)
         dshift = None
@@ -260,18 +264,14 @@ def _weight_gradient(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the gradients of kernels (O,C,3,3) and, image by image, bias (N,O)."""
     images, outputs, height, width = dy.shape
-    # Large tiles lose two or three digits more here, which only bf16 does not miss.
-    side = SMALL if x.dtype is torch.float32 else side_of(dy, scale)
-    inputs = x.shape[1]
+    inputs, side = x.shape[1], side_of(dy, scale, images * height * width)
     tiles = height * width // (side - 2) ** 2
     images_of_part = max(-(-TILES // tiles), -(-images // PARTS), 1)
     parts = -(-images // images_of_part)
     library = _kernels()
     size = library.size_of_weight(inputs, outputs, side)
     sums, dbiases = torch.empty(parts * size), torch.empty(images, outputs)
-    dweight = torch.empty(
-        (outputs, inputs, 3, 3), memory_format=torch.channels_last
-    )
+    dweight = torch.empty((outputs, inputs, 3, 3), memory_format=torch.channels_last)
     library.convolve_gradient(
         *_addresses(x, dy, dweight, dbiases, sums),
         *(images_of_part, images, height, width, inputs, outputs),
@@ -280,14 +280,22 @@ def _weight_gradient(
     return dweight, dbiases
 
 
-def side_of(x: torch.Tensor, scale: Scale) -> int:
+def side_of(x: torch.Tensor, scale: Scale, terms: int | None = None) -> int:
     """Return the side of the tiles that images (N,C,H,W) are convolved by.
 
-    It depends on their size alone, so that an image's result does not on its batch.
+    Large tiles need fewer products, and lose digits in their transforms. In bf16 nobody
+    misses those. In float32 sums of few `terms` (None: over the channels) would show
+    it, while others lose as many in PyTorch's kernels. It does not depend on the number
+    of images, so that a result does not on its batch.
     """
     height, width = x.shape[2:]
-    large = height % 4 == width % 4 == 0 and height * width >= LARGE_FROM
-    return LARGE if large and scale is Scale.SAME else SMALL
+    large = (
+        scale is Scale.SAME
+        and height % 4 == width % 4 == 0
+        and height * width >= LARGE_FROM
+        and (x.dtype is torch.bfloat16 or (terms or 9 * x.shape[1]) >= TERMS)
+    )
+    return LARGE if large else SMALL
 
 
 def transformed(
@@ -311,6 +319,7 @@ def transformed(
 def convolved(
     x: torch.Tensor,
     weight: torch.Tensor,
+    side: int,
     bias: torch.Tensor | None,
     outputs: int,
     *,
@@ -321,8 +330,8 @@ def convolved(
 
     Parameters
     ----------
-    weight
-        Kernels, `transformed` for the `side_of` these images.
+    weight, side
+        Kernels, `transformed` for tiles of that side, as `side_of` chooses it.
     bias
         (O,), or (N,O) or (1,O).
     outputs
@@ -348,7 +357,7 @@ def convolved(
         outputs if differs else 0,
         *_addresses(onto, y),
         *(images, height, width, inputs, outputs),
-        *(side_of(x, scale), scale, KINDS[x.dtype]),
+        *(side, scale, KINDS[x.dtype]),
     )
     return y
 

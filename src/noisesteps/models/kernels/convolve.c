@@ -92,7 +92,8 @@ CONVOLVES(halved, SMALL, HALVED)
 x: (images, height, width, inputs), half as high and wide if DOUBLED first; weight: from
 `transform_weight`, of that `side`; bias: null, or float32 rows (outputs,) `bias_step`
 numbers apart, one for each image or, with 0, one for all; onto: added to the result, or
-null; y: the result (images, height, width, outputs), half as high and wide if HALVED. */
+null; y: the result (images, height, width, outputs), half as high and wide if HALVED.
+*/
 EXPORT void convolve(const void *x, const float *weight, const float *bias,
                      i64 bias_step, const void *onto, void *y, i64 images, i64 height,
                      i64 width, i64 inputs, i64 outputs, int side, scale scale,

@@ -203,7 +203,8 @@ INLINE void spread_block(const gradient *work, block to, i64 first, i64 count,
             EACH (p, side * side)
                 store(numbers + p * to.step, m[p / side][p % side]);
         }
-        if ((t + 1) % PRODUCTS == 0 || t + 1 == count || after(tile, s, side).n != tile.n) {
+        if ((t + 1) % PRODUCTS == 0 || t + 1 == count ||
+            after(tile, s, side).n != tile.n) {
             float *sum = work->dbias + tile.n * s.outputs;
             for (i64 k = 0; k < s.outputs; k++)
                 sum[k] += share[k];
@@ -295,9 +296,9 @@ static void gathers_large(const void *work, i64 index, float *scratch) {
 
 /* Compute the gradients of kernels and bias from that of the result, `dy`.
 
-x: what `convolve` took, half as high and wide if it is DOUBLED; dweight: (outputs, 3, 3,
-inputs); dbias: each image's share, (images, outputs); sums: memory for `size_of_weight`
-numbers of each part, which has `images_of_part` images. */
+x: what `convolve` took, half as high and wide if it is DOUBLED; dweight: (outputs, 3,
+3, inputs); dbias: each image's share, (images, outputs); sums: memory for
+`size_of_weight` numbers of each part, which has `images_of_part` images. */
 EXPORT void convolve_gradient(const void *x, const void *dy, float *dweight,
                               float *dbias, float *sums, i64 images_of_part, i64 images,
                               i64 height, i64 width, i64 inputs, i64 outputs, int side,

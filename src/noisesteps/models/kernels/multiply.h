@@ -8,7 +8,7 @@ added to the sum of those before, which loses fewer digits. */
 
 #include "common.h"
 
-enum { ROWS = 6, PRODUCTS = 24 }; /* BLOCK is a multiple of both */
+enum { ROWS = 6, PRODUCTS = 8 }; /* BLOCK is a multiple of both */
 
 typedef struct {
     const float *numbers;

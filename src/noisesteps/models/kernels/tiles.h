@@ -6,10 +6,10 @@ result is A'[(G g G') * (B' d B)]A, where g is the kernel of a pair of channels,
 square of pixels under the tile, and * goes number by number over its "places". So each
 place asks for a product of two matrices: tiles x inputs by inputs x outputs.
 
-F(2x2, 3x3) has tiles of 2x2 pixels and 4x4 places, F(4x4, 3x3) of 4x4 and 6x6: 4 or 2.25
-products a pixel and pair of channels instead of 9. Both evaluate polynomials at points
-of which each gives a place, Toom-Cook's way: 0, 1, -1 and infinity, or 0, +-5/8, +-3/2
-and infinity, which lose fewer digits than the usual +-1 and +-2.
+F(2x2, 3x3) has tiles of 2x2 pixels and 4x4 places, F(4x4, 3x3) of 4x4 and 6x6: 4
+or 2.25 products a pixel and pair of channels instead of 9. Both evaluate polynomials at
+points of which each gives a place, Toom-Cook's way: 0, 1, -1 and infinity, or 0, +-5/8,
++-3/2 and infinity, which lose fewer digits than the usual +-1 and +-2.
 
 Images are (images, height, width, channels), in float32 or bfloat16; what is multiplied
 and summed is float32. Channels are multiples of 16, sides of a tile's. */
@@ -37,8 +37,8 @@ typedef struct {
     i64 inputs, outputs;
 } shape;
 
-/* Whether a place counts: not where the middle two of four pixels cancel, in images that
-were doubled, or where they do in the sum of a tile. */
+/* Whether a place counts: not where the middle two of four pixels cancel, in images
+that were doubled, or where they do in the sum of a tile. */
 INLINE int counts(int place, scale scale) {
     return scale == SAME || (place / SMALL != 2 && place % SMALL != 2);
 }
@@ -184,8 +184,8 @@ INLINE i64 step_of(i64 numbers) {
     return numbers + MARGIN;
 }
 
-/* How many tiles to transform at a time, a multiple of a number: they have to stay in the
-cache, beside a place of the kernels. */
+/* How many tiles to transform at a time, a multiple of a number: they have to stay in
+the cache, beside a place of the kernels. */
 INLINE i64 tiles_of_block(shape s, int side, i64 unit) {
     i64 tiles = BLOCK, bytes = side * side * (s.inputs + s.outputs) * sizeof(float);
     while (tiles > unit && tiles * bytes > CACHE * 5 / 8)
