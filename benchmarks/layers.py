@@ -25,7 +25,8 @@ from benchmarks.timing import Work
 from noisesteps.devices import DTYPES, synchronize
 from noisesteps.models import frozen
 from noisesteps.models.blocks import Attention, Upsample
-from noisesteps.models.fused import convolve, normalise
+from noisesteps.models.convolution import convolve
+from noisesteps.models.fused import normalise
 from noisesteps.training.optimizer import Adam
 
 CONVOLUTIONS = (nn.Conv2d, Upsample)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from noisesteps.models import fused, kernels
+from noisesteps.models import convolution, fused, kernels
 
 HAS_AVX2 = torch.backends.cpu.get_cpu_capability() in kernels.TARGETS
 pytestmark = pytest.mark.skipif(not HAS_AVX2, reason="a CPU without kernels")
@@ -104,7 +104,7 @@ def test_the_machine_does_not_change_a_bit(tmp_path, monkeypatch, setting, dtype
     And in other blocks, as where a core's own cache is small.
     """
     target = kernels.TARGETS[torch.backends.cpu.get_cpu_capability()]
-    monkeypatch.setattr(fused, "_gains_in_bf16", lambda x, doubles: True)
+    monkeypatch.setattr(convolution, "_gains_in_bf16", lambda x, doubles: True)
 
     def found(value):
         built = kernels.compile_for((*target, f"-D{setting}={value}"), tmp_path)
@@ -116,8 +116,8 @@ def test_the_machine_does_not_change_a_bit(tmp_path, monkeypatch, setting, dtype
             layer = nn.Conv2d(inputs, outputs, 3, padding=1, dtype=dtype)
             x = torch.randn(5, inputs, side, side, dtype=dtype)
             x = x.to(memory_format=torch.channels_last).requires_grad_()
-            assert fused.can_convolve(layer, x)
-            y = fused.convolve(layer, x)
+            assert convolution.can_convolve(layer, x)
+            y = convolution.convolve(layer, x)
             y.square().sum().backward()
             results += [y, x.grad, layer.weight.grad, layer.bias.grad]
         return results

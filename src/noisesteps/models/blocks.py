@@ -13,13 +13,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from noisesteps.models.fused import (
-    HEAD_CHANNELS,
-    attend_side_by_side,
-    convolve,
-    has_kernels,
-    normalise,
-)
+from noisesteps.models.convolution import convolve
+from noisesteps.models.fused import HEAD_CHANNELS, attend_side_by_side, normalise
+from noisesteps.models.kernels import has_kernels
 
 NORM_EPS = 1e-5
 EXPLICIT_LENGTH = 256  # pixels; above, the matrix of scores takes too much memory

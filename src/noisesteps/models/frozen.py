@@ -17,20 +17,18 @@ from torch import nn
 
 from noisesteps.devices import multiplies_bf16
 from noisesteps.models.blocks import Attention, ResidualBlock, Upsample, attend
-from noisesteps.models.fused import (
-    HEAD_CHANNELS,
+from noisesteps.models.convolution import (
     Scale,
-    attended,
     can_convolve,
     convolved,
     doubled,
-    has_kernels,
     is_product,
     multiplied,
-    normalised,
     side_of,
     transformed,
 )
+from noisesteps.models.fused import HEAD_CHANNELS, attended, normalised
+from noisesteps.models.kernels import has_kernels
 from noisesteps.models.upsampling import (
     half_resolution_weight,
     interleave,

@@ -3,8 +3,8 @@
 `ziglang` brings the compiler (clang) as a Python package; compiling takes a few
 seconds, and what comes of it is kept beside this file or, where that cannot be written,
 in the user's cache folder. The kernels take the addresses of contiguous memory;
-`models.fused` sees to dtypes, shapes and layouts. A sum is taken in one order, however
-many threads there are.
+`models.convolution` and `models.fused` see to dtypes, shapes and layouts. A sum is
+taken in one order, however many threads there are.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ FLAGS = (
     *("-O3", "-std=c11", "-ffp-contract=fast", "-fno-math-errno"),
     *("-fno-trapping-math", "-fvisibility=hidden", "-shared", "-fPIC", "-nostdlib"),
 )
+KINDS = {torch.float32: 0, torch.bfloat16: 1}  # of images, as the kernels count them
 ADDRESS, COUNT, FLAG = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
 SIGNATURES = {
     "set_threads": (ADDRESS, ctypes.c_uint),
@@ -55,6 +56,29 @@ SIGNATURES = {
 }
 
 _threads: dict[ctypes.CDLL, int] = {}  # what each library was told last
+
+
+def has_kernels(x: torch.Tensor) -> bool:
+    """Whether images (N,C,H,W) are of a kind that there are kernels for."""
+    return (
+        x.dtype in KINDS
+        and x.device.type == "cpu"
+        and x.is_contiguous(memory_format=torch.channels_last)
+        and not torch.compiler.is_compiling()
+        and load() is not None
+    )
+
+
+def on_threads() -> ctypes.CDLL:
+    """Return the kernels, on as many threads as PyTorch's own use."""
+    library = load()
+    use_threads(library, torch.get_num_threads())
+    return library
+
+
+def addresses(*tensors: torch.Tensor | None) -> list[int | None]:
+    """Return where tensors lie; whoever calls holds them until the kernel has ended."""
+    return [None if tensor is None else tensor.data_ptr() for tensor in tensors]
 
 
 @functools.cache

@@ -15,9 +15,9 @@ INLINE void store_eight(float *to, eight x) {
 }
 
 /* What evaluates a polynomial at a LARGE tile's points divides by these there. */
-#define OF_ZERO (1 / (A * A * B * B))
-#define OF_A (1 / (2 * A * A * (A * A - B * B)))
-#define OF_B (1 / (2 * B * B * (B * B - A * A)))
+#define OF_ZERO (1 / (P * P * Q * Q))
+#define OF_P (1 / (2 * P * P * (P * P - Q * Q)))
+#define OF_Q (1 / (2 * Q * Q * (Q * Q - P * P)))
 
 /* Rows become columns: of pairs of numbers, of squares of 2x2, and of 4x4. */
 INLINE void transpose(eight rows[SQUARE]) {
@@ -49,10 +49,10 @@ INLINE void transform_line_of_kernel(const eight g[], eight u[], int side) {
         u[2] = ends - middle;
         u[3] = g[2];
     } else {
-        eight even = OF_A * (g[0] + A * A * g[2]), odd = OF_A * A * g[1];
+        eight even = OF_P * (g[0] + P * P * g[2]), odd = OF_P * P * g[1];
         u[1] = even + odd;
         u[2] = even - odd;
-        even = OF_B * (g[0] + B * B * g[2]), odd = OF_B * B * g[1];
+        even = OF_Q * (g[0] + Q * Q * g[2]), odd = OF_Q * Q * g[1];
         u[3] = even + odd;
         u[4] = even - odd;
         u[0] = OF_ZERO * g[0];
@@ -66,10 +66,10 @@ INLINE void gather_line_of_kernel(const eight u[], eight g[], int side) {
         g[1] = (u[1] - u[2]) * 0.5f;
         g[2] = middle + u[3];
     } else {
-        eight a = OF_A * (u[1] + u[2]), b = OF_B * (u[3] + u[4]);
-        g[0] = OF_ZERO * u[0] + a + b;
-        g[1] = OF_A * A * (u[1] - u[2]) + OF_B * B * (u[3] - u[4]);
-        g[2] = A * A * a + B * B * b + u[5];
+        eight p = OF_P * (u[1] + u[2]), q = OF_Q * (u[3] + u[4]);
+        g[0] = OF_ZERO * u[0] + p + q;
+        g[1] = OF_P * P * (u[1] - u[2]) + OF_Q * Q * (u[3] - u[4]);
+        g[2] = P * P * p + Q * Q * q + u[5];
     }
 }
 

@@ -1,4 +1,4 @@
-/* Convolution by 3x3 with a margin of 1, with 4 or 9 products for 9 or 36: what its
+/* Convolution by 3x3 with a margin of 1, with 4 of 9 products or 1 of 4: what its
 kernels share.
 
 Lavin & Gray 2016 (arXiv 1509.09308): with the matrices A, B and G below, a tile of the
@@ -43,11 +43,11 @@ INLINE int counts(int place, scale scale) {
     return scale == SAME || (place / SMALL != 2 && place % SMALL != 2);
 }
 
-/* The transforms, of a vector of channels at a time. For the LARGE tile, A is the first
-point and B the second. */
+/* The transforms, of a vector of channels at a time. Points of a LARGE tile are 0, +-P,
++-Q and infinity. */
 
-#define A 0.625f
-#define B 1.5f
+#define P 0.625f
+#define Q 1.5f
 
 /* B' d, of one column or row. */
 INLINE void transform_line(const vector d[], vector v[], int side) {
@@ -57,14 +57,14 @@ INLINE void transform_line(const vector d[], vector v[], int side) {
         v[2] = d[2] - d[1];
         v[3] = d[1] - d[3];
     } else {
-        vector even = d[4] - B * B * d[2], odd = A * (d[3] - B * B * d[1]);
+        vector even = d[4] - Q * Q * d[2], odd = P * (d[3] - Q * Q * d[1]);
         v[1] = even + odd;
         v[2] = even - odd;
-        even = d[4] - A * A * d[2], odd = B * (d[3] - A * A * d[1]);
+        even = d[4] - P * P * d[2], odd = Q * (d[3] - P * P * d[1]);
         v[3] = even + odd;
         v[4] = even - odd;
-        v[0] = d[4] - (A * A + B * B) * d[2] + A * A * B * B * d[0];
-        v[5] = d[5] - (A * A + B * B) * d[3] + A * A * B * B * d[1];
+        v[0] = d[4] - (P * P + Q * Q) * d[2] + P * P * Q * Q * d[0];
+        v[5] = d[5] - (P * P + Q * Q) * d[3] + P * P * Q * Q * d[1];
     }
 }
 
@@ -75,11 +75,11 @@ INLINE void gather_line(const vector m[], vector y[], int side) {
         y[1] = m[1] - m[2] - m[3];
     } else {
         vector even = m[1] + m[2], odd = m[1] - m[2];
-        vector even_b = m[3] + m[4], odd_b = m[3] - m[4];
-        y[0] = m[0] + even + even_b;
-        y[1] = A * odd + B * odd_b;
-        y[2] = A * A * even + B * B * even_b;
-        y[3] = A * A * A * odd + B * B * B * odd_b + m[5];
+        vector even_q = m[3] + m[4], odd_q = m[3] - m[4];
+        y[0] = m[0] + even + even_q;
+        y[1] = P * odd + Q * odd_q;
+        y[2] = P * P * even + Q * Q * even_q;
+        y[3] = P * P * P * odd + Q * Q * Q * odd_q + m[5];
     }
 }
 
@@ -91,10 +91,10 @@ INLINE void spread_line(const vector y[], vector m[], int side) {
         m[2] = y[0] - y[1];
         m[3] = -y[1];
     } else {
-        vector even = y[0] + A * A * y[2], odd = A * (y[1] + A * A * y[3]);
+        vector even = y[0] + P * P * y[2], odd = P * (y[1] + P * P * y[3]);
         m[1] = even + odd;
         m[2] = even - odd;
-        even = y[0] + B * B * y[2], odd = B * (y[1] + B * B * y[3]);
+        even = y[0] + Q * Q * y[2], odd = Q * (y[1] + Q * Q * y[3]);
         m[3] = even + odd;
         m[4] = even - odd;
         m[0] = y[0];
