@@ -1,5 +1,7 @@
 """Convolutions by 3x3, against PyTorch's own in float64."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -213,11 +215,16 @@ def test_images_that_want_no_gradient_get_none():
     assert x.grad is None and layer.weight.grad.any()
 
 
-def test_an_images_result_does_not_depend_on_its_batch():
-    layer, x = convolution(32, 16), images(9, 32, 6, 6, dtype=torch.float32)
-    together = convolve(layer, x)
-    alone = torch.cat([convolve(layer, image[None]) for image in x])
-    assert torch.equal(together, alone)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("doubles", [False, True])
+@pytest.mark.parametrize("side", [6, 12])
+def test_an_images_result_does_not_depend_on_its_batch(
+    in_bf16_too, dtype, doubles, side
+):
+    layer, x = convolution(32, 16).to(dtype), images(9, 32, side, side, dtype=dtype)
+    together = convolve(layer, x, doubles=doubles)
+    alone = [convolve(layer, image[None], doubles=doubles) for image in x]
+    assert torch.equal(together, torch.cat(alone))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -246,6 +253,10 @@ def test_the_number_of_threads_changes_no_bit(in_bf16_too, dtype):
         (torch.nn.Conv2d(16, 32, 3, padding=1, stride=2), 8, False),
         (torch.nn.Conv2d(16, 32, 3), 8, False),
         (torch.nn.Conv2d(16, 32, 1), 8, False),
+        (torch.nn.Conv2d(16, 32, 3, padding=1, groups=2), 8, False),
+        (torch.nn.Conv2d(16, 32, 3, padding=1, padding_mode="circular"), 8, False),
+        (torch.nn.Conv2d(16, 32, 3, padding=2, dilation=2), 8, False),
+        (torch.nn.Conv2d(16, 32, 3, padding=1, bias=False), 8, False),
     ],
 )
 def test_other_convolutions_are_pytorchs(layer, side, expected):
@@ -255,11 +266,18 @@ def test_other_convolutions_are_pytorchs(layer, side, expected):
     assert not can_convolve(layer, x.contiguous())
     with torch.autocast("cpu", torch.bfloat16):
         assert not can_convolve(layer, x)
-    exact = F.conv2d(
-        x.double(), layer.weight.double(), layer.bias.double(),
-        layer.stride, layer.padding,
-    )  # fmt: skip
+    exact = copy.deepcopy(layer).double()(x.double())
     torch.testing.assert_close(convolve(layer, x).double(), exact, rtol=1e-5, atol=1e-5)
+
+
+def test_what_is_added_takes_the_shape_of_the_result_or_is_refused():
+    layer, x = convolution(16, 16), images(3, 16, 8, 8, dtype=torch.float32)
+    onto, shift = drawn(1, 16, 1, 1), drawn(2, 16)
+    torch.testing.assert_close(convolve(layer, x, onto=onto), convolve(layer, x) + onto)
+    with pytest.raises(RuntimeError, match="expand"):
+        convolve(layer, x, shift=shift)
+    with pytest.raises(RuntimeError, match="channels"):
+        convolve(layer, x[:, :8].contiguous(memory_format=torch.channels_last))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -282,7 +300,7 @@ def test_no_images_are_convolved_to_none():
 @pytest.mark.parametrize(
     ("side", "doubles", "amx", "expected"),
     [(8, False, False, True), (4, False, False, False), (4, True, False, True),
-     (8, False, True, False), (4, True, True, False)],
+     (10, False, False, False), (8, False, True, False), (4, True, True, False)],
 )  # fmt: skip
 def test_bf16_is_left_to_onednn_where_that_is_faster(
     monkeypatch, side, doubles, amx, expected

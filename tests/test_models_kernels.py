@@ -4,6 +4,7 @@ import ctypes
 import logging
 import subprocess
 import sys
+from itertools import product
 
 import pytest
 import torch
@@ -112,12 +113,13 @@ def test_the_machine_does_not_change_a_bit(tmp_path, monkeypatch, setting, dtype
         monkeypatch.setattr(kernels, "load", lambda: library)
         torch.manual_seed(0)
         results = []
-        for inputs, outputs, side in ((16, 16, 6), (32, 48, 8), (80, 32, 12)):
+        shapes = ((16, 16, 6), (32, 48, 8), (80, 32, 12))
+        for (inputs, outputs, side), doubles in product(shapes, (False, True)):
             layer = nn.Conv2d(inputs, outputs, 3, padding=1, dtype=dtype)
             x = torch.randn(5, inputs, side, side, dtype=dtype)
             x = x.to(memory_format=torch.channels_last).requires_grad_()
-            assert convolution.can_convolve(layer, x)
-            y = convolution.convolve(layer, x)
+            assert convolution.can_convolve(layer, x, doubles=doubles)
+            y = convolution.convolve(layer, x, doubles=doubles)
             y.square().sum().backward()
             results += [y, x.grad, layer.weight.grad, layer.bias.grad]
         return results

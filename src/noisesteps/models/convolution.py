@@ -15,7 +15,13 @@ import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from noisesteps.models.kernels import KINDS, addresses, has_kernels, on_threads
+from noisesteps.models.kernels import (
+    KINDS,
+    addresses,
+    capabilities,
+    has_kernels,
+    on_threads,
+)
 
 MULTIPLE = 16  # that channels have to be of, to be convolved by ours
 # The gradient of a convolution keeps the sums of parts of a batch apart, so that they
@@ -48,13 +54,15 @@ def can_convolve(
         The convolution; those by 3x3 that keep the size have one.
     x
         The images; their sides even unless the layer `doubles` them first.
-    doubles, converts
-        Whether each pixel is repeated first, and the weight converted to the images'
-        dtype. Else that is what PyTorch has to compute in.
+    doubles
+        Whether each pixel is repeated in both directions first.
+    converts
+        Whether to compute in the images' dtype whatever that of the weights; else only
+        if PyTorch would.
     """
     return (
-        layer.kernel_size == (3, 3)
-        and (layer.stride, layer.padding) == ((1, 1), (1, 1))
+        _keeps_size(layer)
+        and x.shape[1] == layer.in_channels
         and layer.in_channels % MULTIPLE == layer.out_channels % MULTIPLE == 0
         and (doubles or (x.shape[2] % 2 == x.shape[3] % 2 == 0))
         and (converts or x.dtype is _computed_in(layer))
@@ -63,19 +71,29 @@ def can_convolve(
     )
 
 
+def _keeps_size(layer: nn.Conv2d) -> bool:
+    """Whether a layer is an ordinary convolution by 3x3 with zeros around images."""
+    return (
+        (layer.kernel_size, layer.stride, layer.padding) == ((3, 3), (1, 1), (1, 1))
+        and (layer.dilation, layer.groups) == ((1, 1), 1)
+        and layer.padding_mode == "zeros"
+        and layer.bias is not None
+    )
+
+
 def _gains_in_bf16(x: torch.Tensor, *, doubles: bool) -> bool:
     """Whether our products of float32 are faster than oneDNN's of bf16.
 
     Those are twice as many a second, and with AMX several times as many. Ours are a
-    quarter of them, but for few pixels, whose kernels are half of the work.
+    quarter of them by large tiles, and of images that are doubled.
     """
-    return (doubles or x.shape[2] * x.shape[3] >= LARGE_FROM) and not _has_amx()
+    return (doubles or side_of(x, Scale.SAME) == LARGE) and not _has_amx()
 
 
 @functools.cache
 def _has_amx() -> bool:
     """Whether this CPU multiplies matrices of bf16 (AMX), which oneDNN makes use of."""
-    return bool(torch.cpu.get_capabilities().get("amx_bf16"))
+    return bool(capabilities().get("amx_bf16"))
 
 
 def _computed_in(layer: nn.Conv2d) -> torch.dtype:
@@ -186,7 +204,7 @@ class _Convolve(torch.autograd.Function):
         dx = None
         if context.needs_input_grad[0]:
             scale = Scale.HALVED if context.scale is Scale.DOUBLED else Scale.SAME
-            # PyTorch's own errs less here than forward, of one image least.
+            # PyTorch's gradient errs less than its forward pass, least for one image.
             side = SMALL if x.dtype is torch.float32 else side_of(dy, scale)
             backwards = transformed(weight, side, backwards=True)
             dx = convolved(dy, backwards, side, None, x.shape[1], scale=scale)
@@ -212,8 +230,13 @@ def _weight_gradient(
     parts = -(-images // images_of_part)
     library = on_threads()
     size = library.size_of_weight(inputs, outputs, side)
-    sums, dbiases = torch.empty(parts * size), torch.empty(images, outputs)
-    dweight = torch.empty((outputs, inputs, 3, 3), memory_format=torch.channels_last)
+    sums = torch.empty(parts * size, dtype=torch.float32)
+    dbiases = torch.empty(images, outputs, dtype=torch.float32)
+    dweight = torch.empty(
+        (outputs, inputs, 3, 3),
+        dtype=torch.float32,
+        memory_format=torch.channels_last,
+    )
     library.convolve_gradient(
         *addresses(x, dy, dweight, dbiases, sums),
         *(images_of_part, images, height, width, inputs, outputs),
@@ -227,8 +250,8 @@ def side_of(x: torch.Tensor, scale: Scale, terms: int | None = None) -> int:
 
     Large tiles need fewer products, and lose digits in their transforms. In bf16 nobody
     misses those. In float32 sums of few `terms` (None: over the channels) would show
-    it, while others lose as many in PyTorch's kernels. It does not depend on the number
-    of images, so that a result does not on its batch.
+    it, while others lose as many in PyTorch's kernels. But for `terms`, it does not
+    depend on the number of images, so that a result does not on its batch.
     """
     height, width = x.shape[2:]
     large = (
@@ -251,7 +274,8 @@ def transformed(
     outputs, inputs = weight.shape[:2]
     weight = weight.detach().float().contiguous(memory_format=torch.channels_last)
     library = on_threads()
-    result = torch.empty(library.size_of_weight(inputs, outputs, side))
+    size = library.size_of_weight(inputs, outputs, side)
+    result = torch.empty(size, dtype=torch.float32)
     library.transform_weight(
         *addresses(weight, result), inputs, outputs, side, backwards
     )
@@ -290,10 +314,11 @@ def convolved(
     )
     differs = False
     if bias is not None:
-        bias = bias.float().contiguous()
-        differs = bias.dim() == 2 and len(bias) == images
+        differs = bias.dim() == 2 and len(bias) > 1
+        bias = bias.float().expand(images if differs else 1, outputs).contiguous()
     if onto is not None:
-        onto = onto.to(x.dtype).contiguous(memory_format=torch.channels_last)
+        onto = onto.to(x.dtype).expand_as(y)
+        onto = onto.contiguous(memory_format=torch.channels_last)
     on_threads().convolve(
         *addresses(x, weight, bias),
         outputs if differs else 0,

@@ -50,8 +50,9 @@ class FrozenUNet:
     timesteps
         Steps t that it will be asked for, shape (K,).
     dtype
-        What convolutions and matrix products are computed in: float32 or, as under
-        autocast, bfloat16 or float16. Normalisation sums in float32.
+        What images and the factors of convolutions and matrix products are rounded to:
+        float32 or, as under autocast, bfloat16 or float16. Our own convolutions
+        round images alone in bfloat16. Normalisation sums in float32.
     """
 
     @torch.no_grad()
@@ -124,9 +125,9 @@ class Convolution:
 
         Which it `overwrites` with the result if it may and that is faster.
         """
-        bias = self.bias if bias is None else bias
         if can_convolve(self.layer, x, converts=True):
-            return self.tiled(x, bias, onto)
+            return self.tiled(x, self.layer.bias if bias is None else bias, onto)
+        bias = self.bias if bias is None else bias.to(self.bias.dtype)
         if onto is not None and not overwrites:
             return self(x, bias).add_(onto)
         if is_product(self.layer, x):
@@ -210,7 +211,7 @@ class _Block:
         self.norm1, self.norm2 = Normalisation(block.norm1), Normalisation(block.norm2)
         self.conv1 = Convolution(block.conv1, dtype)
         self.conv2 = Convolution(block.conv2, dtype)
-        self.biases = (block.time_emb_proj(time) + block.conv1.bias).to(dtype)
+        self.biases = block.time_emb_proj(time) + block.conv1.bias
         self.shortcut = block.conv_shortcut and Convolution(block.conv_shortcut, dtype)
         self.attention = attention and SelfAttention(attention, dtype)
 
@@ -255,7 +256,7 @@ class Upsampling:
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         if can_convolve(self.conv.layer, x, doubles=True, converts=True):
-            return self.conv.tiled(x, self.conv.bias, doubles=True)
+            return self.conv.tiled(x, self.conv.layer.bias, doubles=True)
         if self.small and is_worth_halving(x):
             return interleave(self.small(x))
         return self.conv(doubled(x))

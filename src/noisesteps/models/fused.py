@@ -85,7 +85,7 @@ class _Normalise(torch.autograd.Function):
         dy = dy.contiguous(memory_format=torch.channels_last)
         dx = torch.empty_like(x)
         images, channels = x.shape[:2]
-        slopes = torch.empty(1 + images, 2, channels)
+        slopes = torch.empty(1 + images, 2, channels, dtype=torch.float32)
         on_threads().normalise_gradient(
             *addresses(x, dy, dx, weight, bias, moments, slopes),
             *(images, x.shape[2] * x.shape[3], channels, moments.shape[2]),
@@ -104,7 +104,7 @@ def normalised(
     """
     y = torch.empty_like(x)
     images, channels = x.shape[:2]
-    moments = torch.empty(2, images, layer.num_groups)
+    moments = torch.empty(2, images, layer.num_groups, dtype=torch.float32)
     weight, bias = layer.weight.float(), layer.bias.float()
     on_threads().normalise(
         *addresses(x, y, weight, bias, moments),
@@ -142,7 +142,7 @@ def attended(projected: torch.Tensor, heads: int) -> tuple[torch.Tensor, torch.T
     """
     images, pixels, channels = projected.shape
     mixed = projected.new_empty(images, pixels, channels // 3)
-    levels = torch.empty(2, images, heads, pixels)
+    levels = torch.empty(2, images, heads, pixels, dtype=torch.float32)
     on_threads().attend(
         *addresses(projected, mixed, levels),
         *(images, heads, pixels, KINDS[projected.dtype]),

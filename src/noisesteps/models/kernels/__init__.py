@@ -91,7 +91,7 @@ def load() -> ctypes.CDLL | None:
     target = TARGETS.get(torch.backends.cpu.get_cpu_capability())
     if target is None or platform.machine().lower() not in ("x86_64", "amd64"):
         return None
-    target += _cache_of(torch.cpu.get_capabilities())
+    target += _cache_of(capabilities())
     try:
         library = _cached(target) or _compiled(target)
     except (OSError, importlib.metadata.PackageNotFoundError) as error:
@@ -108,6 +108,11 @@ def _cache_of(machine: dict[str, Any]) -> tuple[str, ...]:
     """Return what tells the kernels how large a core's own cache is, where known."""
     size = machine.get("l2_cache_size")
     return (f"-DCACHE={size}",) if size else ()
+
+
+def capabilities() -> dict[str, Any]:
+    """Return what PyTorch knows of the processor; of an older PyTorch, nothing."""
+    return getattr(torch.cpu, "get_capabilities", dict)()
 
 
 def declared(library: ctypes.CDLL) -> ctypes.CDLL:

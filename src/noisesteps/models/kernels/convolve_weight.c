@@ -177,13 +177,13 @@ typedef struct {
     shape shape;
 } gradient;
 
-/* The gradient of a block's places, and of the bias: added to the images' sums of it
-after a few tiles, by way of a `share`, since long sums lose digits. */
+/* The gradient of a block's places, and of the bias: added to the image's sum of it
+after a few of its tiles, by way of a `share`, since long sums lose digits. */
 INLINE void spread_block(const gradient *work, block to, i64 first, i64 count,
                          float *share, int side, dtype kind) {
     shape s = work->shape;
+    i64 tiles = tiles_of(1, s, side);
     tile tile = tile_at(first, s, side);
-    clear(share, s.outputs);
     for (i64 t = 0; t < count; t++, tile = after(tile, s, side)) {
         i64 corner = (tile.n * s.height + tile.y) * s.width + tile.x;
         for (i64 k = 0; k < s.outputs; k += WIDTH) {
@@ -203,8 +203,8 @@ INLINE void spread_block(const gradient *work, block to, i64 first, i64 count,
             EACH (p, side * side)
                 store(numbers + p * to.step, m[p / side][p % side]);
         }
-        if ((t + 1) % PRODUCTS == 0 || t + 1 == count ||
-            after(tile, s, side).n != tile.n) {
+        i64 done = (first + t) % tiles + 1; /* of this image */
+        if (done % PRODUCTS == 0 || done == tiles) {
             float *sum = work->dbias + tile.n * s.outputs;
             for (i64 k = 0; k < s.outputs; k++)
                 sum[k] += share[k];
@@ -213,8 +213,8 @@ INLINE void spread_block(const gradient *work, block to, i64 first, i64 count,
     }
 }
 
-INLINE void descend_images(const gradient *work, i64 index, float *scratch, int side,
-                           scale scale, dtype kind) {
+INLINE void sum_images(const gradient *work, i64 index, float *scratch, int side,
+                       scale scale, dtype kind) {
     shape s = work->shape;
     i64 begin = index * work->images_of_part;
     i64 end = least(begin + work->images_of_part, s.images);
@@ -225,7 +225,7 @@ INLINE void descend_images(const gradient *work, i64 index, float *scratch, int 
     block pixels = {share + s.outputs, step_of(size * s.inputs)};
     block tiles = {pixels.numbers + side * side * pixels.step,
                    step_of(size * s.outputs)};
-    clear(outside, s.inputs);
+    clear(outside, s.inputs + s.outputs); /* and the share */
     for (int p = 0; p < side * side; p++)
         if (!counts(p, scale))
             clear(sums + p * step, s.inputs * s.outputs);
@@ -245,16 +245,16 @@ INLINE void descend_images(const gradient *work, i64 index, float *scratch, int 
     }
 }
 
-#define DESCENDS(name, side, scale)                                                    \
+#define SUMS(name, side, scale)                                                        \
     static void name##_float32(const void *work, i64 index, float *scratch) {          \
-        descend_images(work, index, scratch, side, scale, FLOAT32);                    \
+        sum_images(work, index, scratch, side, scale, FLOAT32);                        \
     }                                                                                  \
     static void name##_bfloat16(const void *work, i64 index, float *scratch) {         \
-        descend_images(work, index, scratch, side, scale, BFLOAT16);                   \
+        sum_images(work, index, scratch, side, scale, BFLOAT16);                       \
     }
-DESCENDS(large, LARGE, SAME)
-DESCENDS(small, SMALL, SAME)
-DESCENDS(doubled, SMALL, DOUBLED)
+SUMS(large, LARGE, SAME)
+SUMS(small, SMALL, SAME)
+SUMS(doubled, SMALL, DOUBLED)
 
 typedef struct {
     const float *sums;

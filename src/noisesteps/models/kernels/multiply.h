@@ -1,14 +1,14 @@
 /* Products of matrices in float32.
 
-result[i][j] (+)= sum over k of left[i * row + k * step] right[k * row + j]; of `rows` x
-`vectors` numbers, which stay in registers. A few products are summed before they are
-added to the sum of those before, which loses fewer digits. */
+result[i][j] (+)= sum over k of left[i * row + k * step] right[k * row + j]; by `rows`
+and `vectors` of columns at a time, whose sums stay in registers. A few products are
+summed before they are added to the total, which loses fewer digits. */
 
 #pragma once
 
 #include "common.h"
 
-enum { ROWS = 6, PRODUCTS = 8 }; /* BLOCK is a multiple of both */
+enum { ROWS = 6, PRODUCTS = 8 }; /* BLOCK is a multiple of 2 * ROWS and of PRODUCTS */
 
 typedef struct {
     const float *numbers;

@@ -1,10 +1,11 @@
 /* Convolution by 3x3 with a margin of 1, with 4 of 9 products or 1 of 4: what its
 kernels share.
 
-Lavin & Gray 2016 (arXiv 1509.09308): with the matrices A, B and G below, a tile of the
-result is A'[(G g G') * (B' d B)]A, where g is the kernel of a pair of channels, d the
-square of pixels under the tile, and * goes number by number over its "places". So each
-place asks for a product of two matrices: tiles x inputs by inputs x outputs.
+Lavin & Gray 2016 (arXiv 1509.09308): with the matrices A and B below and G in
+`convolve_weight.c`, a tile of the result is A'[(G g G') * (B' d B)]A, where g is the
+kernel of a pair of channels, d the square of pixels under the tile, and * goes number
+by number over its "places". So each place asks for a product of two matrices: tiles x
+inputs by inputs x outputs.
 
 F(2x2, 3x3) has tiles of 2x2 pixels and 4x4 places, F(4x4, 3x3) of 4x4 and 6x6: 4
 or 2.25 products a pixel and pair of channels instead of 9. Both evaluate polynomials at
@@ -20,7 +21,7 @@ and summed is float32. Channels are multiples of 16, sides of a tile's. */
 
 /* The side of a tile's pixels, and so of its places. */
 enum { SMALL = 4, LARGE = 6 };
-enum { MOST = LARGE, MARGIN = 16, BLOCK = 48 };
+enum { MOST = LARGE, MARGIN = 16, BLOCK = 48 /* tiles */ };
 
 /* Bytes of the cache of a core's own, the second. */
 #ifndef CACHE
@@ -179,7 +180,7 @@ typedef struct {
     i64 step; /* from place to place */
 } block;
 
-/* A margin keeps places from sharing lines of the cache. */
+/* A margin keeps places from falling into the same sets of the cache. */
 INLINE i64 step_of(i64 numbers) {
     return numbers + MARGIN;
 }
