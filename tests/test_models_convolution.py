@@ -129,11 +129,9 @@ def test_convolution_and_its_gradients_err_no_more_than_pytorchs(
 
 
 @pytest.fixture
-def in_bf16_too():
+def in_bf16_too(monkeypatch):
     """Convolve images of any size in bf16, on any CPU that there are kernels for."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_gains_in_bf16", lambda x, doubles: True)
-        yield
+    monkeypatch.setattr(module, "_gains_in_bf16", lambda x, doubles: True)
 
 
 @pytest.mark.parametrize("doubles", [False, True])

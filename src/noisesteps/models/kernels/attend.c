@@ -130,12 +130,7 @@ INLINE void attend_head(const attention *work, i64 index, float *scratch, dtype 
     }
 }
 
-static void attends_float32(const void *work, i64 index, float *scratch) {
-    attend_head(work, index, scratch, FLOAT32);
-}
-static void attends_bfloat16(const void *work, i64 index, float *scratch) {
-    attend_head(work, index, scratch, BFLOAT16);
-}
+PARTS_OF_DTYPES(attends, attend_head)
 
 /* Mix the values of pixels by the softmax of their scores, in each head.
 
@@ -201,12 +196,7 @@ INLINE void gradient_of_head(const attention_gradient *work, i64 index, float *s
         }
 }
 
-static void gradient_float32(const void *work, i64 index, float *scratch) {
-    gradient_of_head(work, index, scratch, FLOAT32);
-}
-static void gradient_bfloat16(const void *work, i64 index, float *scratch) {
-    gradient_of_head(work, index, scratch, BFLOAT16);
-}
+PARTS_OF_DTYPES(gradient, gradient_of_head)
 
 /* Compute the gradient of `attend` from that of its result, `dmixed`. */
 EXPORT void attend_gradient(const void *given, const float *levels, const void *dmixed,

@@ -123,5 +123,16 @@ INLINE float sigmoid(float x) {
 /* Does part number `index` of some work. `scratch` is the thread's own memory. */
 typedef void part(const void *work, i64 index, float *scratch);
 
+/* Parts `name`_float32 and `name`_bfloat16, which do the same by other instructions:
+what `does` it is compiled for each dtype, which it takes last, and for what else is
+given. */
+#define PARTS_OF_DTYPES(name, does, ...)                                               \
+    static void name##_float32(const void *work, i64 index, float *scratch) {          \
+        does(work, index, scratch, ##__VA_ARGS__, FLOAT32);                            \
+    }                                                                                  \
+    static void name##_bfloat16(const void *work, i64 index, float *scratch) {         \
+        does(work, index, scratch, ##__VA_ARGS__, BFLOAT16);                           \
+    }
+
 /* Do `count` parts in any order, each thread with `numbers` floats of scratch. */
 void do_parts(part *part, const void *work, i64 count, i64 numbers);

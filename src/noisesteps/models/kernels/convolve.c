@@ -75,17 +75,10 @@ INLINE void convolve_block(const convolution *work, i64 index, float *scratch, i
     gather_block(work, sums, first, count, side, scale, kind);
 }
 
-#define CONVOLVES(name, side, scale)                                                   \
-    static void name##_float32(const void *work, i64 index, float *scratch) {          \
-        convolve_block(work, index, scratch, side, scale, FLOAT32);                    \
-    }                                                                                  \
-    static void name##_bfloat16(const void *work, i64 index, float *scratch) {         \
-        convolve_block(work, index, scratch, side, scale, BFLOAT16);                   \
-    }
-CONVOLVES(large, LARGE, SAME)
-CONVOLVES(small, SMALL, SAME)
-CONVOLVES(doubled, SMALL, DOUBLED)
-CONVOLVES(halved, SMALL, HALVED)
+PARTS_OF_DTYPES(large, convolve_block, LARGE, SAME)
+PARTS_OF_DTYPES(small, convolve_block, SMALL, SAME)
+PARTS_OF_DTYPES(doubled, convolve_block, SMALL, DOUBLED)
+PARTS_OF_DTYPES(halved, convolve_block, SMALL, HALVED)
 
 /* Convolve images.
 

@@ -245,16 +245,9 @@ INLINE void sum_images(const gradient *work, i64 index, float *scratch, int side
     }
 }
 
-#define SUMS(name, side, scale)                                                        \
-    static void name##_float32(const void *work, i64 index, float *scratch) {          \
-        sum_images(work, index, scratch, side, scale, FLOAT32);                        \
-    }                                                                                  \
-    static void name##_bfloat16(const void *work, i64 index, float *scratch) {         \
-        sum_images(work, index, scratch, side, scale, BFLOAT16);                       \
-    }
-SUMS(large, LARGE, SAME)
-SUMS(small, SMALL, SAME)
-SUMS(doubled, SMALL, DOUBLED)
+PARTS_OF_DTYPES(large, sum_images, LARGE, SAME)
+PARTS_OF_DTYPES(small, sum_images, SMALL, SAME)
+PARTS_OF_DTYPES(doubled, sum_images, SMALL, DOUBLED)
 
 typedef struct {
     const float *sums;

@@ -133,14 +133,8 @@ INLINE void normalise_image(const normalisation *work, i64 n, float *scratch,
     scale(x, middle, slope, start, y, s, activates, kind);
 }
 
-#define NORMALISES(name, activates, kind)                                              \
-    static void name(const void *work, i64 n, float *scratch) {                        \
-        normalise_image(work, n, scratch, activates, kind);                            \
-    }
-NORMALISES(normalises_float32, 0, FLOAT32)
-NORMALISES(normalises_bfloat16, 0, BFLOAT16)
-NORMALISES(activates_float32, 1, FLOAT32)
-NORMALISES(activates_bfloat16, 1, BFLOAT16)
+PARTS_OF_DTYPES(normalises, normalise_image, 0)
+PARTS_OF_DTYPES(activates, normalise_image, 1)
 
 /* Normalise groups of channels, then apply SiLU if it `activates`.
 
@@ -259,14 +253,8 @@ INLINE void gradient_of_image(const normalisation_gradient *work, i64 n, float *
     descend(dz, x, middle, inverse, weight, away, along, dx, s, kind);
 }
 
-#define GRADIENT(name, activates, kind)                                                \
-    static void name(const void *work, i64 n, float *scratch) {                        \
-        gradient_of_image(work, n, scratch, activates, kind);                          \
-    }
-GRADIENT(gradient_float32, 0, FLOAT32)
-GRADIENT(gradient_bfloat16, 0, BFLOAT16)
-GRADIENT(activated_gradient_float32, 1, FLOAT32)
-GRADIENT(activated_gradient_bfloat16, 1, BFLOAT16)
+PARTS_OF_DTYPES(gradient, gradient_of_image, 0)
+PARTS_OF_DTYPES(activated_gradient, gradient_of_image, 1)
 
 /* Compute the gradients of `normalise` from that of its result, `dy`.
 
