@@ -2,16 +2,22 @@
 
 Queries, keys and values lie together: (images, pixels, 3, heads, 8). The softmax is
 computed anew for the gradient, as Dao et al. 2022 do, so that no matrix of scores is
-kept. Sums are in float32. */
+kept: WIDTH queries, in the lanes of vectors, meet the keys of all pixels at a time.
+Sums are in float32. */
 
 #include "common.h"
 
-enum { HEAD = 8, LANES = 16 };
+enum { HEAD = 8, ABREAST = 4 /* keys whose gradients are summed at a time */ };
 #define ROOT 2.8284271247461903f /* of HEAD */
 
 typedef struct {
     i64 images, heads, pixels;
+    i64 padded; /* the pixels, to whole vectors */
 } shape;
+
+INLINE shape shape_of(i64 images, i64 heads, i64 pixels) {
+    return (shape){images, heads, pixels, (pixels + WIDTH - 1) / WIDTH * WIDTH};
+}
 
 typedef enum { QUERY, KEY, VALUE } role;
 
@@ -24,79 +30,110 @@ INLINE i64 stride_of(shape s) {
     return 3 * s.heads * HEAD;
 }
 
-/* Copy (pixels, 8) to float32 (8, pixels). */
-INLINE void transpose(const void *restrict from, i64 stride, float *restrict to,
-                      i64 pixels, dtype kind) {
-    for (i64 j = 0; j < pixels; j++)
-        for (i64 d = 0; d < HEAD; d++)
-            to[d * pixels + j] = get(from, j * stride + d, kind);
+/* The same, of what attention gives. */
+INLINE const void *result_of(const void *mixed, i64 n, i64 head, shape s, dtype kind) {
+    return at(mixed, (n * s.pixels * s.heads + head) * HEAD, kind);
 }
 
-/* Products of one vector with that of each pixel.
+/* Copy a head's channels, times a factor, to float32 (padded, 8), which ends in zeros.
+*/
+INLINE void copy(const void *restrict from, i64 stride, float factor,
+                 float *restrict to, shape s, dtype kind) {
+    for (i64 j = 0; j < s.pixels; j++)
+        EACH (d, HEAD)
+            to[j * HEAD + d] = get(from, j * stride + d, kind) * factor;
+    clear(to + s.pixels * HEAD, (s.padded - s.pixels) * HEAD);
+}
+
+/* Copy them back, in the dtype. */
+INLINE void put_all(const float *restrict from, void *restrict to, i64 stride, shape s,
+                    dtype kind) {
+    for (i64 j = 0; j < s.pixels; j++)
+        EACH (d, HEAD)
+            put(to, j * stride + d, from[j * HEAD + d], kind);
+}
+
+/* Each of the 8 channels of WIDTH pixels, in lanes. */
+INLINE void load_lanes(const float *from, vector to[HEAD]) {
+    float lanes[HEAD][WIDTH];
+    EACH (l, WIDTH)
+        EACH (d, HEAD)
+            lanes[d][l] = from[l * HEAD + d];
+    EACH (d, HEAD)
+        to[d] = load(lanes[d]);
+}
+INLINE void store_lanes(const vector from[HEAD], float *to) {
+    float lanes[HEAD][WIDTH];
+    EACH (d, HEAD)
+        store(lanes[d], from[d]);
+    EACH (l, WIDTH)
+        EACH (d, HEAD)
+            to[l * HEAD + d] = lanes[d][l];
+}
+
+/* Products of WIDTH pixels' channels with those of one.
 
 Fused by name, not as the compiler sees fit, since a gradient needs the same bits again:
 scores can be thousands, and their last digit then changes their softmax visibly. */
-static void score(const float *restrict q, const float *restrict key,
-                  float *restrict scores, i64 pixels) {
-    for (i64 j = 0; j < pixels; j++) {
-        float sum = 0;
+INLINE vector products(const vector lanes[HEAD], const float *one) {
+    vector sum = all(0);
+    EACH (d, HEAD)
+        sum = __builtin_elementwise_fma(lanes[d], all(one[d]), sum);
+    return sum;
+}
+
+INLINE vector highest(vector a, vector b) {
+    EACH (l, WIDTH)
+        a[l] = b[l] > a[l] ? b[l] : a[l];
+    return a; /* a NaN still reaches the sum of the weights */
+}
+INLINE vector exponentiated(vector x) {
+    EACH (l, WIDTH)
+        x[l] = exp2_of(x[l]);
+    return x;
+}
+
+/* Add the channels of pixels, (count, 8), by the lanes' weights of each; a few at a
+time, which loses fewer digits. */
+INLINE void add_weighted(const float *weights, const float *channels, i64 count,
+                         vector sums[HEAD]) {
+    for (i64 j = 0; j < count;) {
+        vector few[HEAD] = {0};
+        for (i64 end = least(j + PRODUCTS, count); j < end; j++) {
+            vector weight = load(weights + j * WIDTH);
+            EACH (d, HEAD)
+                few[d] += weight * all(channels[j * HEAD + d]);
+        }
         EACH (d, HEAD)
-            sum = __builtin_fmaf(q[d], key[d * pixels + j], sum);
-        scores[j] = sum;
+            sums[d] += few[d];
     }
 }
 
-static float highest(const float *scores, i64 pixels) {
-    float lanes[LANES];
-    for (i64 i = 0; i < LANES; i++)
-        lanes[i] = scores[0];
-    i64 j = 0;
-    for (; j + LANES <= pixels; j += LANES)
-        for (i64 i = 0; i < LANES; i++)
-            lanes[i] = scores[j + i] > lanes[i] ? scores[j + i] : lanes[i];
-    float result = lanes[0];
-    for (i64 i = 1; i < LANES; i++)
-        result = lanes[i] > result ? lanes[i] : result;
-    for (; j < pixels; j++)
-        result = scores[j] > result ? scores[j] : result;
-    return result; /* a NaN still reaches the sum of the weights */
+/* The scores of WIDTH queries, (pixels, WIDTH), and the highest of each. */
+INLINE vector score(const vector query[HEAD], const float *key, float *scores,
+                    shape s) {
+    vector top = all(-__builtin_inff());
+    for (i64 j = 0; j < s.pixels; j++) {
+        vector score = products(query, key + j * HEAD);
+        store(scores + j * WIDTH, score);
+        top = highest(top, score);
+    }
+    return top;
 }
 
-/* Replace the scores by factor * 2^(score - top), and return their sum. */
-static float exponentiate(float *restrict scores, float top, float factor, i64 pixels) {
-#pragma clang fp reassociate(on)
-    float total = 0;
-    for (i64 j = 0; j < pixels; j++) {
-        scores[j] = factor * exp2_of(scores[j] - top);
-        total += scores[j];
+/* Replace the scores by 2^(score - top), and return their sums. */
+INLINE vector weigh(float *scores, vector top, shape s) {
+    vector total = all(0);
+    for (i64 j = 0; j < s.pixels;) {
+        vector few = all(0);
+        for (i64 end = least(j + PRODUCTS, s.pixels); j < end; j++) {
+            vector weight = exponentiated(load(scores + j * WIDTH) - top);
+            store(scores + j * WIDTH, weight);
+            few += weight;
+        }
+        total += few;
     }
     return total;
-}
-
-static float dot(const float *restrict a, const float *restrict b, i64 pixels) {
-#pragma clang fp reassociate(on)
-    float result = 0;
-    for (i64 j = 0; j < pixels; j++)
-        result += a[j] * b[j];
-    return result;
-}
-
-/* Sum the pixels' vectors by their weights. */
-static void mix(const float *restrict weights, const float *restrict value,
-                float *restrict mixed, i64 pixels) {
-#pragma clang fp reassociate(on)
-    float m[HEAD] = {0};
-    for (i64 j = 0; j < pixels; j++)
-        EACH (d, HEAD)
-            m[d] += weights[j] * value[d * pixels + j];
-    for (i64 d = 0; d < HEAD; d++)
-        mixed[d] = m[d];
-}
-
-static void add(const float *restrict numbers, float factor, float *restrict sums,
-                i64 pixels) {
-    for (i64 j = 0; j < pixels; j++)
-        sums[j] += numbers[j] * factor;
 }
 
 typedef struct {
@@ -109,25 +146,29 @@ typedef struct {
 INLINE void attend_head(const attention *work, i64 index, float *scratch, dtype kind) {
     shape s = work->shape;
     i64 n = index / s.heads, head = index % s.heads, stride = stride_of(s);
-    const void *query = head_of(work->given, n, head, QUERY, s, kind);
     float *tops = work->levels + index * s.pixels;
     float *totals = tops + s.images * s.heads * s.pixels;
-    float *key = scratch, *value = key + HEAD * s.pixels;
-    float *weights = value + HEAD * s.pixels, q[HEAD], mixed[HEAD];
-    transpose(head_of(work->given, n, head, KEY, s, kind), stride, key, s.pixels, kind);
-    transpose(head_of(work->given, n, head, VALUE, s, kind), stride, value, s.pixels,
-              kind);
-    for (i64 i = 0; i < s.pixels; i++) {
-        for (i64 d = 0; d < HEAD; d++)
-            q[d] = get(query, i * stride + d, kind) * (LOG2_E / ROOT);
-        score(q, key, weights, s.pixels);
-        tops[i] = highest(weights, s.pixels);
-        totals[i] = exponentiate(weights, tops[i], 1, s.pixels);
-        mix(weights, value, mixed, s.pixels);
-        i64 to = ((n * s.pixels + i) * s.heads + head) * HEAD;
-        for (i64 d = 0; d < HEAD; d++)
-            put(work->mixed, to + d, mixed[d] / totals[i], kind);
+    float *query = scratch, *key = query + HEAD * s.padded;
+    float *value = key + HEAD * s.padded, *weights = value + HEAD * s.padded;
+    copy(head_of(work->given, n, head, QUERY, s, kind), stride, LOG2_E / ROOT, query, s,
+         kind);
+    copy(head_of(work->given, n, head, KEY, s, kind), stride, 1, key, s, kind);
+    copy(head_of(work->given, n, head, VALUE, s, kind), stride, 1, value, s, kind);
+    for (i64 i = 0; i < s.pixels; i += WIDTH) {
+        vector lanes[HEAD], mixed[HEAD] = {0};
+        load_lanes(query + i * HEAD, lanes);
+        vector top = score(lanes, key, weights, s), total = weigh(weights, top, s);
+        add_weighted(weights, value, s.pixels, mixed);
+        EACH (d, HEAD)
+            mixed[d] /= total;
+        store_lanes(mixed, query + i * HEAD); /* it is needed no more */
+        for (i64 l = 0; l < least(WIDTH, s.pixels - i); l++) {
+            tops[i + l] = top[l];
+            totals[i + l] = total[l];
+        }
     }
+    put_all(query, (void *)result_of(work->mixed, n, head, s, kind), s.heads * HEAD, s,
+            kind);
 }
 
 PARTS_OF_DTYPES(attends, attend_head)
@@ -139,9 +180,55 @@ heads, 8); levels: written, the highest score of each pixel as a power of two an
 sum under its softmax, relative to that, float32 (2, images, heads, pixels). */
 EXPORT void attend(const void *given, void *mixed, float *levels, i64 images, i64 heads,
                    i64 pixels, dtype kind) {
-    attention work = {given, mixed, levels, {images, heads, pixels}};
+    shape s = shape_of(images, heads, pixels);
+    attention work = {given, mixed, levels, s};
     part *parts[] = {attends_float32, attends_bfloat16};
-    do_parts(parts[kind], &work, images * heads, (2 * HEAD + 1) * pixels);
+    do_parts(parts[kind], &work, images * heads, (3 * HEAD + WIDTH) * s.padded);
+}
+
+/* WIDTH queries of the gradient, and the gradients of what they gave. */
+typedef struct {
+    vector query[HEAD], upper[HEAD];
+    vector top, share; /* the inverse of the sum under the softmax */
+} lanes;
+
+/* The weights again, the gradients of those, (pixels, WIDTH), and the sums of their
+products. */
+INLINE vector weigh_again(const lanes *given, const float *key, const float *value,
+                          float *weights, float *slopes, shape s) {
+    vector along = all(0);
+    for (i64 j = 0; j < s.pixels;) {
+        vector few = all(0);
+        for (i64 end = least(j + PRODUCTS, s.pixels); j < end; j++) {
+            vector score = products(given->query, key + j * HEAD);
+            vector weight = given->share * exponentiated(score - given->top);
+            vector slope = products(given->upper, value + j * HEAD);
+            store(weights + j * WIDTH, weight);
+            store(slopes + j * WIDTH, slope);
+            few += weight * slope;
+        }
+        along += few;
+    }
+    return along;
+}
+
+/* Add to the gradients of all pixels, (padded, 8), the channels of WIDTH pixels by
+their weights, (padded, WIDTH). */
+INLINE void add_lanes(const float *weights, const float *channels, float *sums,
+                      shape s) {
+    for (i64 j = 0; j < s.pixels; j += ABREAST)
+        for (i64 first = 0; first < WIDTH; first += PRODUCTS) {
+            eight few[ABREAST] = {0};
+            EACH (l, PRODUCTS) {
+                eight channel = load_eight(channels + (first + l) * HEAD);
+                EACH (k, ABREAST)
+                    few[k] += weights[(j + k) * WIDTH + first + l] * channel;
+            }
+            EACH (k, ABREAST) {
+                float *sum = sums + (j + k) * HEAD;
+                store_eight(sum, load_eight(sum) + few[k]);
+            }
+        }
 }
 
 typedef struct {
@@ -155,45 +242,43 @@ INLINE void gradient_of_head(const attention_gradient *work, i64 index, float *s
                              dtype kind) {
     shape s = work->shape;
     i64 n = index / s.heads, head = index % s.heads, stride = stride_of(s);
-    i64 pixels = s.pixels, block = HEAD * pixels;
-    const void *query = head_of(work->given, n, head, QUERY, s, kind);
-    void *back[3];
-    for (role role = QUERY; role <= VALUE; role++)
-        back[role] = (void *)head_of(work->dgiven, n, head, role, s, kind);
-    const float *tops = work->levels + index * pixels;
-    const float *totals = tops + s.images * s.heads * pixels;
-    float *key = scratch, *value = key + block, *dkey = value + block;
-    float *dvalue = dkey + block, *weights = dvalue + block, *slopes = weights + pixels;
-    float q[HEAD], upper[HEAD], dquery[HEAD];
-    transpose(head_of(work->given, n, head, KEY, s, kind), stride, key, pixels, kind);
-    transpose(head_of(work->given, n, head, VALUE, s, kind), stride, value, pixels,
-              kind);
-    for (i64 j = 0; j < block; j++)
-        dkey[j] = dvalue[j] = 0;
-    for (i64 i = 0; i < pixels; i++) {
-        i64 from = ((n * pixels + i) * s.heads + head) * HEAD;
-        for (i64 d = 0; d < HEAD; d++) {
-            q[d] = get(query, i * stride + d, kind) * (LOG2_E / ROOT);
-            upper[d] = get(work->dmixed, from + d, kind);
+    i64 block = HEAD * s.padded;
+    const float *tops = work->levels + index * s.pixels;
+    const float *totals = tops + s.images * s.heads * s.pixels;
+    float *query = scratch, *key = query + block, *value = key + block;
+    float *upper = value + block, *dkey = upper + block, *dvalue = dkey + block;
+    float *weights = dvalue + block, *slopes = weights + WIDTH * s.padded;
+    copy(head_of(work->given, n, head, QUERY, s, kind), stride, LOG2_E / ROOT, query, s,
+         kind);
+    copy(head_of(work->given, n, head, KEY, s, kind), stride, 1, key, s, kind);
+    copy(head_of(work->given, n, head, VALUE, s, kind), stride, 1, value, s, kind);
+    copy(result_of(work->dmixed, n, head, s, kind), s.heads * HEAD, 1, upper, s, kind);
+    clear(dkey, 2 * (block + WIDTH * s.padded)); /* and what follows it */
+    for (i64 i = 0; i < s.pixels; i += WIDTH) {
+        lanes lanes = {.top = all(0), .share = all(0)};
+        for (i64 l = 0; l < least(WIDTH, s.pixels - i); l++) {
+            lanes.top[l] = tops[i + l];
+            lanes.share[l] = 1 / totals[i + l];
         }
-        score(q, key, weights, pixels);
-        exponentiate(weights, tops[i], 1 / totals[i], pixels);
-        score(upper, value, slopes, pixels);
-        float along = dot(weights, slopes, pixels);
-        for (i64 j = 0; j < pixels; j++)
-            slopes[j] = weights[j] * (slopes[j] - along);
-        mix(slopes, key, dquery, pixels);
-        for (i64 d = 0; d < HEAD; d++) {
-            put(back[QUERY], i * stride + d, dquery[d] / ROOT, kind);
-            add(slopes, q[d] / LOG2_E, dkey + d * pixels, pixels);
-            add(weights, upper[d], dvalue + d * pixels, pixels);
-        }
+        load_lanes(query + i * HEAD, lanes.query);
+        load_lanes(upper + i * HEAD, lanes.upper);
+        vector along = weigh_again(&lanes, key, value, weights, slopes, s);
+        for (i64 j = 0; j < s.pixels * WIDTH; j += WIDTH)
+            store(slopes + j, load(weights + j) * (load(slopes + j) - along));
+        vector dquery[HEAD] = {0};
+        add_weighted(slopes, key, s.pixels, dquery);
+        add_lanes(slopes, query + i * HEAD, dkey, s);
+        add_lanes(weights, upper + i * HEAD, dvalue, s);
+        EACH (d, HEAD)
+            dquery[d] /= ROOT;
+        store_lanes(dquery, query + i * HEAD); /* which is needed no more */
     }
-    for (i64 j = 0; j < pixels; j++)
-        for (i64 d = 0; d < HEAD; d++) {
-            put(back[KEY], j * stride + d, dkey[d * pixels + j], kind);
-            put(back[VALUE], j * stride + d, dvalue[d * pixels + j], kind);
-        }
+    for (i64 j = 0; j < block; j++)
+        dkey[j] /= LOG2_E;
+    const float *found[] = {query, dkey, dvalue};
+    for (role role = QUERY; role <= VALUE; role++)
+        put_all(found[role], (void *)head_of(work->dgiven, n, head, role, s, kind),
+                stride, s, kind);
 }
 
 PARTS_OF_DTYPES(gradient, gradient_of_head)
@@ -202,7 +287,8 @@ PARTS_OF_DTYPES(gradient, gradient_of_head)
 EXPORT void attend_gradient(const void *given, const float *levels, const void *dmixed,
                             void *dgiven, i64 images, i64 heads, i64 pixels,
                             dtype kind) {
-    attention_gradient work = {given, dmixed, levels, dgiven, {images, heads, pixels}};
+    shape s = shape_of(images, heads, pixels);
+    attention_gradient work = {given, dmixed, levels, dgiven, s};
     part *parts[] = {gradient_float32, gradient_bfloat16};
-    do_parts(parts[kind], &work, images * heads, (4 * HEAD + 2) * pixels);
+    do_parts(parts[kind], &work, images * heads, (6 * HEAD + 2 * WIDTH) * s.padded);
 }

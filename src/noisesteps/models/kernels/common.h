@@ -37,6 +37,19 @@ INLINE void store(float *to, vector x) {
 INLINE vector all(float x) {
     return x - (vector){0};
 }
+/* Eight numbers, on every processor. */
+typedef float eight __attribute__((vector_size(32), aligned(4), may_alias));
+INLINE eight load_eight(const float *from) {
+    return *(const eight *)from;
+}
+INLINE void store_eight(float *to, eight x) {
+    *(eight *)to = x;
+}
+
+/* Products that are summed before they are added to a total, which loses fewer digits.
+*/
+enum { PRODUCTS = 8 };
+
 INLINE void clear(float *numbers, i64 count) {
     for (i64 i = 0; i < count; i++)
         numbers[i] = 0;
@@ -136,3 +149,4 @@ given. */
 
 /* Do `count` parts in any order, each thread with `numbers` floats of scratch. */
 void do_parts(part *part, const void *work, i64 count, i64 numbers);
+i64 thread_count(void);

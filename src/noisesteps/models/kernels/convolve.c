@@ -10,6 +10,7 @@ typedef struct {
     void *y;
     i64 bias_step;
     shape shape;
+    i64 size, bands; /* of a block in tiles, and of its outputs if there is but one */
 } convolution;
 
 INLINE void put_pixel(const convolution *work, vector y, i64 pixel, tile tile, i64 k,
@@ -38,41 +39,55 @@ INLINE void put_tile(const convolution *work, vector m[MOST][MOST], tile tile, i
     }
 }
 
-INLINE void gather_block(const convolution *work, block from, i64 first, i64 count,
-                         int side, scale scale, dtype kind) {
+/* Results of a block of tiles, for outputs `from` to `to`. */
+INLINE void gather_block(const convolution *work, block sums, i64 first, i64 count,
+                         i64 from, i64 to, int side, scale scale, dtype kind) {
     shape s = work->shape;
     tile tile = tile_at(first, s, side);
     for (i64 t = 0; t < count; t++, tile = after(tile, s, side))
-        for (i64 k = 0; k < s.outputs; k += WIDTH) {
+        for (i64 k = from; k < to; k += WIDTH) {
             vector m[MOST][MOST];
-            const float *numbers = from.numbers + t * s.outputs + k;
+            const float *numbers = sums.numbers + t * s.outputs + k;
             EACH (p, side * side)
                 m[p / side][p % side] =
-                    counts(p, scale) ? load(numbers + p * from.step) : all(0);
+                    counts(p, scale) ? load(numbers + p * sums.step) : all(0);
             put_tile(work, m, tile, k, side, scale, kind);
         }
+}
+
+/* Products of a block's tiles with a place's kernels, for outputs `from` to `to`. */
+INLINE void multiply_place(const convolution *work, const float *pixels,
+                           const float *weight, float *sums, i64 count, i64 from,
+                           i64 to) {
+    shape s = work->shape;
+    for (i64 k = from; k < to; k += PANEL) {
+        i64 width = width_of_panel(k, s.outputs);
+        matrix left = {pixels, s.inputs, 1};
+        matrix right = {weight + start_of_panel(k, s.inputs), width, 1};
+        multiply(left, right, sums + k, s.outputs, count, width, s.inputs, 0);
+    }
 }
 
 INLINE void convolve_block(const convolution *work, i64 index, float *scratch, int side,
                            scale scale, dtype kind) {
     shape s = work->shape;
-    i64 size = tiles_of_block(s, side, 2 * ROWS), first = index * size;
-    i64 count = least(size, tiles_of(s.images, s, side) - first);
+    i64 first = index / work->bands * work->size, band = index % work->bands;
+    i64 count = least(work->size, tiles_of(s.images, s, side) - first);
+    i64 panels = (s.outputs + PANEL - 1) / PANEL;
+    i64 from = band * panels / work->bands * PANEL;
+    i64 to = least((band + 1) * panels / work->bands * PANEL, s.outputs);
     float *outside = scratch;
-    block pixels = {outside + s.inputs, step_of(size * s.inputs)};
+    block pixels = {outside + s.inputs, step_of(work->size * s.inputs)};
     block sums = {pixels.numbers + side * side * pixels.step,
-                  step_of(size * s.outputs)};
+                  step_of(work->size * s.outputs)};
     clear(outside, s.inputs);
     transform_block(work->x, outside, first, count, s, pixels, side, scale, kind);
-    for (int p = 0; p < side * side; p++) {
-        if (!counts(p, scale))
-            continue;
-        matrix left = {pixels.numbers + p * pixels.step, s.inputs, 1};
-        matrix right = {work->weight + p * step_of(s.inputs * s.outputs), s.outputs, 1};
-        multiply(left, right, sums.numbers + p * sums.step, count, s.outputs, s.inputs,
-                 0);
-    }
-    gather_block(work, sums, first, count, side, scale, kind);
+    for (int p = 0; p < side * side; p++)
+        if (counts(p, scale))
+            multiply_place(work, pixels.numbers + p * pixels.step,
+                           work->weight + p * step_of(s.inputs * s.outputs),
+                           sums.numbers + p * sums.step, count, from, to);
+    gather_block(work, sums, first, count, from, to, side, scale, kind);
 }
 
 PARTS_OF_DTYPES(large, convolve_block, LARGE, SAME)
@@ -92,13 +107,20 @@ EXPORT void convolve(const void *x, const float *weight, const float *bias,
                      i64 width, i64 inputs, i64 outputs, int side, scale scale,
                      dtype kind) {
     shape s = {images, height, width, inputs, outputs};
-    convolution work = {x, weight, bias, onto, y, bias_step, s};
+    i64 tiles = tiles_of(images, s, side), size = tiles_of_block(s, side, 2 * ROWS);
+    i64 threads = thread_count(), blocks = (tiles + size - 1) / size, bands = 1;
+    if (blocks <= 1) {
+        bands = least(threads, (outputs + PANEL - 1) / PANEL);
+    } else {
+        blocks = (blocks + threads - 1) / threads * threads; /* as many for each */
+        size = (tiles + blocks - 1) / blocks;
+    }
+    convolution work = {x, weight, bias, onto, y, bias_step, s, size, bands};
     part *large[] = {large_float32, large_bfloat16};
     part *small[3][2] = {{small_float32, small_bfloat16},
                          {doubled_float32, doubled_bfloat16},
                          {halved_float32, halved_bfloat16}};
-    i64 tiles = tiles_of(images, s, side), size = tiles_of_block(s, side, 2 * ROWS);
     i64 steps = step_of(size * inputs) + step_of(size * outputs);
     do_parts(side == LARGE ? large[kind] : small[scale][kind], &work,
-             (tiles + size - 1) / size, inputs + side * side * steps);
+             (tiles + size - 1) / size * bands, inputs + side * side * steps);
 }

@@ -5,14 +5,6 @@
 
 /* Channels whose numbers are transposed at a time. */
 enum { SQUARE = 8 };
-typedef float eight __attribute__((vector_size(4 * SQUARE), aligned(4), may_alias));
-
-INLINE eight load_eight(const float *from) {
-    return *(const eight *)from;
-}
-INLINE void store_eight(float *to, eight x) {
-    *(eight *)to = x;
-}
 
 /* What evaluates a polynomial at a LARGE tile's points divides by these there. */
 #define OF_ZERO (1 / (P * P * Q * Q))
@@ -123,16 +115,19 @@ INLINE void transform_square(const weights *work, i64 o, i64 c, int side) {
             g[p / 3][p % 3] = load_eight(from + (work->backwards ? 8 - p : p) * inputs);
         transform_kernel(g, u[i], side);
     }
+    i64 rows = work->backwards ? outputs : inputs;
     i64 columns = work->backwards ? inputs : outputs;
-    i64 first = work->backwards ? o * inputs + c : c * outputs + o;
+    i64 row = work->backwards ? o : c, column = work->backwards ? c : o;
+    i64 width = width_of_panel(column, columns);
+    i64 first = start_of_panel(column, rows) + row * width + column % PANEL;
     for (int p = 0; p < side * side; p++) {
-        eight rows[SQUARE];
+        eight square[SQUARE];
         EACH (i, SQUARE)
-            rows[i] = u[i][p / side][p % side];
+            square[i] = u[i][p / side][p % side];
         if (!work->backwards)
-            transpose(rows);
+            transpose(square);
         EACH (i, SQUARE)
-            store_eight(work->to + p * step + first + i * columns, rows[i]);
+            store_eight(work->to + p * step + first + i * width, square[i]);
     }
 }
 
@@ -158,9 +153,9 @@ EXPORT i64 size_of_weight(i64 inputs, i64 outputs, int side) {
     return side * side * step_of(inputs * outputs);
 }
 
-/* Transform kernels (outputs, 3, 3, inputs) for `convolve`, to (places, inputs,
-outputs); or, `backwards`, for the convolution that is its gradient, which takes the
-outputs' gradient for inputs. */
+/* Transform kernels (outputs, 3, 3, inputs) for `convolve`, to (places, panels, inputs,
+outputs of a panel); or, `backwards`, for the convolution that is its gradient, which
+takes the outputs' gradient for inputs. */
 EXPORT void transform_weight(const float *from, float *to, i64 inputs, i64 outputs,
                              int side, int backwards) {
     weights work = {from, to, inputs, outputs, backwards};
@@ -239,8 +234,8 @@ INLINE void sum_images(const gradient *work, i64 index, float *scratch, int side
                 continue;
             matrix left = {pixels.numbers + p * pixels.step, 1, s.inputs};
             matrix right = {tiles.numbers + p * tiles.step, s.outputs, 1};
-            multiply(left, right, sums + p * step, s.inputs, s.outputs, count,
-                     first > start);
+            multiply(left, right, sums + p * step, s.outputs, s.inputs, s.outputs,
+                     count, first > start);
         }
     }
 }

@@ -8,7 +8,7 @@ summed before they are added to the total, which loses fewer digits. */
 
 #include "common.h"
 
-enum { ROWS = 6, PRODUCTS = 8 }; /* BLOCK is a multiple of 2 * ROWS and of PRODUCTS */
+enum { ROWS = 6 }; /* BLOCK is a multiple of 2 * ROWS and of PRODUCTS */
 
 typedef struct {
     const float *numbers;
@@ -59,16 +59,17 @@ INLINE void multiply_columns(matrix left, matrix right, float *result, i64 resul
     TILES(1)
 }
 
-/* The result anew, or added to what it was. */
-INLINE void multiply(matrix left, matrix right, float *result, i64 rows, i64 columns,
-                     i64 depth, int adds) {
+/* The result, whose rows are `result_row` numbers apart, anew, or added to what it was.
+*/
+INLINE void multiply(matrix left, matrix right, float *result, i64 result_row, i64 rows,
+                     i64 columns, i64 depth, int adds) {
     i64 j = 0;
     for (; j + 2 * WIDTH <= columns; j += 2 * WIDTH) {
         matrix from = {right.numbers + j, right.row, 1};
-        multiply_columns(left, from, result + j, columns, rows, depth, adds, 2);
+        multiply_columns(left, from, result + j, result_row, rows, depth, adds, 2);
     }
     for (; j < columns; j += WIDTH) {
         matrix from = {right.numbers + j, right.row, 1};
-        multiply_columns(left, from, result + j, columns, rows, depth, adds, 1);
+        multiply_columns(left, from, result + j, result_row, rows, depth, adds, 1);
     }
 }

@@ -19,6 +19,10 @@ EXPORT void set_threads(team *team, unsigned count) {
     threads = team ? count : 1;
 }
 
+i64 thread_count(void) {
+    return threads;
+}
+
 typedef struct {
     part *part;
     const void *work;

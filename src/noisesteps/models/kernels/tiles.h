@@ -158,20 +158,34 @@ INLINE tile after(tile t, shape s, int side) {
     return t;
 }
 
+/* How many pixels of an image a tile's pixel lies after its first, on a side. */
+INLINE i64 offset_of(int i, scale scale) {
+    return scale == DOUBLED ? (i + 1) / 2 : i;
+}
+
+/* The pixel of an image under a tile's first, which is before the first of the tile. */
+INLINE i64 first_under(tile t, shape s, scale scale) {
+    int doubled = scale == DOUBLED;
+    i64 row = (t.y - 1) >> doubled, column = (t.x - 1) >> doubled;
+    return (t.n * (s.height >> doubled) + row) * (s.width >> doubled) + column;
+}
+
+/* Whether no pixel under a tile is outside its image. */
+INLINE int is_inside(tile t, shape s, int side) {
+    return t.y > 0 && t.x > 0 && t.y + side - 2 < s.height && t.x + side - 2 < s.width;
+}
+
 /* Find the pixels under a tile; `outside` the image there is another. */
 INLINE void find_pixels(const void *x, const void *outside, tile t, shape s, int side,
                         scale scale, dtype kind, const void *found[MOST][MOST]) {
-    int doubled = scale == DOUBLED;
-    i64 height = s.height >> doubled, width = s.width >> doubled;
-    for (int i = 0; i < side; i++) {
-        i64 row = (t.y + i - 1) >> doubled;
-        i64 first = (t.n * height + row) * width;
+    i64 first = first_under(t, s, scale), width = s.width >> (scale == DOUBLED);
+    EACH (i, side)
         EACH (j, side) {
-            i64 column = (t.x + j - 1) >> doubled;
-            int inside = row >= 0 && row < height && column >= 0 && column < width;
-            found[i][j] = inside ? at(x, (first + column) * s.inputs, kind) : outside;
+            i64 y = t.y + i - 1, x_ = t.x + j - 1;
+            int inside = y >= 0 && y < s.height && x_ >= 0 && x_ < s.width;
+            i64 pixel = first + offset_of(i, scale) * width + offset_of(j, scale);
+            found[i][j] = inside ? at(x, pixel * s.inputs, kind) : outside;
         }
-    }
 }
 
 /* The transformed numbers of a block of tiles: for each place (tiles, channels). */
@@ -197,14 +211,25 @@ INLINE i64 tiles_of_block(shape s, int side, i64 unit) {
 INLINE void transform_block(const void *x, const void *outside, i64 first, i64 count,
                             shape s, block to, int side, scale scale, dtype kind) {
     tile tile = tile_at(first, s, side);
+    i64 row = (s.width >> (scale == DOUBLED)) * s.inputs;
     for (i64 t = 0; t < count; t++, tile = after(tile, s, side)) {
+        int inside = is_inside(tile, s, side);
+        const void *corner = at(x, first_under(tile, s, scale) * s.inputs, kind);
         const void *pixels[MOST][MOST];
-        find_pixels(x, outside, tile, s, side, scale, kind, pixels);
+        if (!inside)
+            find_pixels(x, outside, tile, s, side, scale, kind, pixels);
         for (i64 c = 0; c < s.inputs; c += WIDTH) {
             vector d[MOST][MOST], v[MOST][MOST];
-            EACH (i, side)
-                EACH (j, side)
-                    d[i][j] = load_from(pixels[i][j], c, kind);
+            if (inside)
+                EACH (i, side) {
+                    const void *line = at(corner, offset_of(i, scale) * row + c, kind);
+                    EACH (j, side)
+                        d[i][j] = load_from(line, offset_of(j, scale) * s.inputs, kind);
+                }
+            else
+                EACH (i, side)
+                    EACH (j, side)
+                        d[i][j] = load_from(pixels[i][j], c, kind);
             transform_pixels(d, v, side);
             float *numbers = to.numbers + t * s.inputs + c;
             EACH (p, side * side)
@@ -212,4 +237,15 @@ INLINE void transform_block(const void *x, const void *outside, i64 first, i64 c
                     store(numbers + p * to.step, v[p / side][p % side]);
         }
     }
+}
+
+/* Transformed kernels lie in panels of a few outputs, so that a product reads what lies
+side by side: for each panel (inputs, outputs of it). */
+enum { PANEL = 32 };
+
+INLINE i64 start_of_panel(i64 output, i64 inputs) {
+    return output / PANEL * PANEL * inputs;
+}
+INLINE i64 width_of_panel(i64 output, i64 outputs) {
+    return least(PANEL, outputs - output / PANEL * PANEL);
 }
