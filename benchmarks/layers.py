@@ -23,7 +23,7 @@ from torch import nn
 from benchmarks.settings import GRADIENT_CLIP, LEARNING_RATE, Settings
 from benchmarks.timing import Work
 from noisesteps.devices import DTYPES, synchronize
-from noisesteps.models import frozen
+from noisesteps.models import prepared
 from noisesteps.models.blocks import Attention, Upsample
 from noisesteps.models.convolution import convolve
 from noisesteps.models.fused import normalise
@@ -189,15 +189,15 @@ def _placed(layer: Layer, inputs: Inputs, layout: torch.memory_format) -> Layer:
 def _frozen(layer: Layer, dtype: torch.dtype) -> Callable[[torch.Tensor], object]:
     match layer.module:
         case Attention():
-            attention = frozen.SelfAttention(layer.module, dtype)
+            attention = prepared.SelfAttention(layer.module, dtype)
             attention.norm = nn.Identity()
             return attention
         case Upsample():
-            return frozen.Upsampling(layer.module, dtype)
+            return prepared.Upsampling(layer.module, dtype)
         case nn.GroupNorm():
-            return frozen.Normalisation(layer.module, activates=layer.activates)
+            return prepared.Normalisation(layer.module, activates=layer.activates)
         case _:
-            return frozen.Convolution(layer.module, dtype)
+            return prepared.Convolution(layer.module, dtype)
 
 
 def _optimiser(settings: Settings) -> Call:

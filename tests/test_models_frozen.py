@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from noisesteps.models import UNet, frozen
+from noisesteps.models import UNet, prepared
 from noisesteps.models.blocks import Upsample
-from noisesteps.models.frozen import Convolution, Normalisation, Upsampling
+from noisesteps.models.prepared import Convolution, Normalisation, Upsampling
 from noisesteps.models.upsampling import (
     half_resolution_weight,
     interleave,
@@ -44,14 +44,14 @@ def trained(preset, size):
 )
 def test_it_predicts_what_the_network_does(preset, size, packs, monkeypatch):
     if not packs:
-        monkeypatch.setattr(frozen, "_has_onednn", lambda dtype: False)
+        monkeypatch.setattr(prepared, "_has_onednn", lambda dtype: False)
     network, x = trained(preset, size), noisy(size)
-    prepared = network.frozen(TIMESTEPS, torch.float32)
+    frozen = network.frozen(TIMESTEPS, torch.float32)
     for index, t in enumerate(TIMESTEPS):
-        predicted = prepared(x, index)
+        predicted = frozen(x, index)
         assert predicted.dtype is torch.float32
         torch.testing.assert_close(predicted, network(x, t), atol=2e-5, rtol=1e-4)
-    assert not torch.allclose(prepared(x, 0), prepared(x, 2), atol=1e-3)
+    assert not torch.allclose(frozen(x, 0), frozen(x, 2), atol=1e-3)
 
 
 @torch.inference_mode()
@@ -88,7 +88,7 @@ def test_a_result_does_not_depend_on_the_batches_before():
         torch.testing.assert_close(part, whole[:images])
 
 
-@pytest.mark.skipif(not frozen._has_onednn(torch.float32), reason="needs oneDNN")
+@pytest.mark.skipif(not prepared._has_onednn(torch.float32), reason="needs oneDNN")
 def test_weights_are_packed_where_onednn_is(monkeypatch):
     layer = torch.nn.Conv2d(4, 6, 3, stride=2, padding=1)
     convolution = Convolution(layer, torch.float32)
@@ -106,10 +106,10 @@ def test_weights_are_packed_where_onednn_is(monkeypatch):
 @pytest.mark.filterwarnings("ignore:TF32 acceleration")
 def test_where_onednn_is_off_or_lacks_an_operator_it_is_not_used(monkeypatch):
     with torch.backends.mkldnn.flags(enabled=False):
-        assert not frozen._has_onednn(torch.float32)
+        assert not prepared._has_onednn(torch.float32)
     operators = SimpleNamespace(_convolution_pointwise_=None)
     monkeypatch.setattr(torch.ops, "mkldnn", operators)
-    assert not frozen._has_onednn(torch.float32)
+    assert not prepared._has_onednn(torch.float32)
 
 
 def test_an_autocast_around_it_changes_nothing():
@@ -197,5 +197,5 @@ def test_small_images_and_fp32_are_convolved_at_full_resolution(monkeypatch):
     few = torch.randn(1, 16, 8, 8)
     assert [is_worth_halving(x) for x in (small, few, large)] == [False, False, True]
     upsampling = Upsampling(Upsample(32), torch.float32)
-    monkeypatch.setattr(frozen, "interleave", None)
+    monkeypatch.setattr(prepared, "interleave", None)
     assert upsampling(large).shape == (1, 32, 16, 16)

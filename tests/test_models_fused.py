@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from noise import drawn, error, images
 from noisesteps.models import UNet, kernels
 from noisesteps.models.blocks import Attention, attend
-from noisesteps.models.fused import attend_side_by_side, normalise, normalised
+from noisesteps.models.fused import attend_side_by_side, normalise
 from noisesteps.models.kernels import has_kernels
 from noisesteps.models.unet import sinusoidal_embedding
 
@@ -96,7 +96,7 @@ def test_images_of_any_shape_are_normalised(
 ):
     layer = layer_of(groups, groups * width)
     x = images(count, groups * width, height, breadth, dtype=dtype)
-    result, _ = normalised(layer, x, activates)
+    result = normalise(layer, x, activates=activates)
     exact, _ = exactly(layer, x, activates)
     assert_rounded(result, exact)
 
@@ -118,7 +118,7 @@ def test_weights_and_gradients_of_another_kind_are_converted():
 
 def test_a_constant_image_becomes_the_bias():
     layer, x = layer_of(2, 16), images(1, 16, 4, 4).fill_(7)
-    result, _ = normalised(layer, x, False)
+    result = normalise(layer, x, activates=False)
     assert_rounded(result, layer.bias.double()[None, :, None, None].expand(x.shape))
 
 
@@ -140,7 +140,7 @@ def test_large_numbers_are_activated_as_they_are():
     layer = torch.nn.GroupNorm(1, 8)
     layer.weight.data.fill_(1e4)
     x = images(1, 8, 4, 4)
-    result, _ = normalised(layer, x, True)
+    result = normalise(layer, x, activates=True)
     assert_rounded(result, exactly(layer, x, True)[0])
 
 

@@ -17,19 +17,20 @@ from torch.autograd.function import once_differentiable
 
 from noisesteps.models.kernels import (
     KINDS,
+    MULTIPLE,
     addresses,
     capabilities,
     has_kernels,
     on_threads,
 )
 
-MULTIPLE = 16  # that channels have to be of, to be convolved by ours
 # The gradient of a convolution keeps the sums of parts of a batch apart, so that they
 # can be taken side by side: at most so many, of so many tiles at least.
 PARTS, TILES = 4, 32
 # Sides of the pixels under a tile of 2x2 and of 4x4, and how many pixels an image has
 # at least where the larger is faster: it has 36 numbers of each kernel to transform.
 SMALL, LARGE = 4, 6
+FEW = 4  # channels that there is a kernel for at most, where they are no multiple
 LARGE_FROM = 64
 TERMS = 9 * 32  # of a sum in float32, from which on large tiles err like PyTorch does
 Context = Any  # keeps what a backward pass needs
@@ -68,6 +69,17 @@ def can_convolve(
         and (converts or x.dtype is _computed_in(layer))
         and has_kernels(x)
         and (x.dtype is torch.float32 or _gains_in_bf16(x, doubles=doubles))
+    )
+
+
+def can_convolve_to_few(layer: nn.Conv2d, x: torch.Tensor) -> bool:
+    """Whether there is a kernel, without a gradient, for few channels as result."""
+    return (
+        _keeps_size(layer)
+        and x.shape[1] == layer.in_channels
+        and layer.in_channels % MULTIPLE == 0
+        and layer.out_channels <= FEW
+        and has_kernels(x)
     )
 
 
@@ -138,8 +150,7 @@ def convolve(
     if can_convolve(layer, x, doubles=doubles):
         return _Convolve.apply(x, layer.weight, layer.bias, shift, onto, doubles)
     x = doubled(x) if doubles else x
-    multiplies = is_product(layer, x)
-    y = multiplied(x, layer.weight, layer.bias) if multiplies else layer(x)
+    y = convolve_pixels(layer, x) if is_linear(layer, x) else layer(x)
     if shift is not None:
         y = y + shift[:, :, None, None]
     return y if onto is None else y + onto
@@ -160,17 +171,16 @@ def doubled(x: torch.Tensor) -> torch.Tensor:
     )
 
 
-def is_product(layer: nn.Conv2d, x: torch.Tensor) -> bool:
-    """Whether a convolution is a product of matrices, which is faster as such."""
+def is_linear(layer: nn.Conv2d, x: torch.Tensor) -> bool:
+    """Whether a convolution is a linear layer of pixels, which is faster as such."""
     return layer.kernel_size == (1, 1) and x.dtype is torch.float32 and has_kernels(x)
 
 
-def multiplied(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor
-) -> torch.Tensor:
-    """Convolve images (N,C,H,W) in channels last by kernels (O,C,1,1)."""
+def convolve_pixels(layer: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
+    """Convolve images (N,C,H,W) in channels last by 1x1."""
     pixels = x.permute(0, 2, 3, 1)
-    return F.linear(pixels, weight.flatten(1), bias).permute(0, 3, 1, 2)
+    y = F.linear(pixels, layer.weight.flatten(1), layer.bias)
+    return y.permute(0, 3, 1, 2)
 
 
 class _Convolve(torch.autograd.Function):
@@ -304,26 +314,59 @@ def convolved(
         O.
     """
     images, inputs, height, width = x.shape
+    size = height, width
     if scale is Scale.DOUBLED:
-        height, width = 2 * height, 2 * width
-    halves = scale is Scale.HALVED
+        size = height, width = 2 * height, 2 * width
+    elif scale is Scale.HALVED:
+        size = height // 2, width // 2
     y = torch.empty(
-        (images, outputs, height >> halves, width >> halves),
-        dtype=x.dtype,
-        memory_format=torch.channels_last,
+        (images, outputs, *size), dtype=x.dtype, memory_format=torch.channels_last
     )
-    differs = False
+    step = 0
     if bias is not None:
-        differs = bias.dim() == 2 and len(bias) > 1
-        bias = bias.float().expand(images if differs else 1, outputs).contiguous()
-    if onto is not None:
+        if bias.dim() == 2 and len(bias) > 1:
+            step, bias = outputs, bias.expand(images, outputs)
+        bias = bias.float().contiguous()
+    if onto is not None and (onto.shape, onto.dtype) != (y.shape, y.dtype):
         onto = onto.to(x.dtype).expand_as(y)
+    if onto is not None:
         onto = onto.contiguous(memory_format=torch.channels_last)
     on_threads().convolve(
         *addresses(x, weight, bias),
-        outputs if differs else 0,
+        step,
         *addresses(onto, y),
         *(images, height, width, inputs, outputs),
         *(side, scale, KINDS[x.dtype]),
+    )
+    return y
+
+
+def spread(weight: torch.Tensor) -> torch.Tensor:
+    """Return kernels (O,C,3,3) as `convolved_to_few` uses them."""
+    rows = weight.detach().float().permute(1, 2, 3, 0).flatten(1)
+    return F.pad(rows, (0, -rows.shape[1] % MULTIPLE)).contiguous()
+
+
+def convolved_to_few(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor
+) -> torch.Tensor:
+    """Convolve images (N,C,H,W) to few channels, without a gradient.
+
+    Parameters
+    ----------
+    weight
+        Kernels that were `spread`.
+    bias
+        Float32, (O,).
+    """
+    images, inputs, height, width = x.shape
+    y = torch.empty(
+        (images, len(bias), height, width),
+        dtype=x.dtype,
+        memory_format=torch.channels_last,
+    )
+    on_threads().convolve_few(
+        *addresses(x, weight, bias, y),
+        *(images, height, width, inputs, len(bias), KINDS[x.dtype]),
     )
     return y

@@ -71,7 +71,9 @@ class _Normalise(torch.autograd.Function):
         layer: nn.GroupNorm,
         activates: bool,
     ) -> torch.Tensor:
-        y, moments = normalised(layer, x, activates)
+        y, moments = normalised(
+            x, weight.float(), bias.float(), layer.num_groups, layer.eps, activates
+        )
         context.save_for_backward(x, weight, bias, moments)
         context.activates = activates
         return y
@@ -96,20 +98,25 @@ class _Normalise(torch.autograd.Function):
 
 
 def normalised(
-    layer: nn.GroupNorm, x: torch.Tensor, activates: bool
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    groups: int,
+    eps: float,
+    activates: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return what `normalise` does, by the kernels, without a gradient.
 
-    And the groups' means and the inverses of their deviations, float32 (2,N,groups).
+    Of the layer's `weight` and `bias` in float32. And the groups' means and the
+    inverses of their deviations, float32 (2,N,groups).
     """
     y = torch.empty_like(x)
-    images, channels = x.shape[:2]
-    moments = torch.empty(2, images, layer.num_groups, dtype=torch.float32)
-    weight, bias = layer.weight.float(), layer.bias.float()
+    images, channels, height, width = x.shape
+    moments = torch.empty(2, images, groups, dtype=torch.float32)
     on_threads().normalise(
         *addresses(x, y, weight, bias, moments),
-        *(images, x.shape[2] * x.shape[3], channels, layer.num_groups),
-        *(layer.eps, activates, KINDS[x.dtype]),
+        *(images, height * width, channels, groups),
+        *(eps, activates, KINDS[x.dtype]),
     )
     return y, moments
 

@@ -41,6 +41,7 @@ FLAGS = (
     *("-O3", "-std=c11", "-ffp-contract=fast", "-fno-math-errno"),
     *("-fno-trapping-math", "-fvisibility=hidden", "-shared", "-fPIC", "-nostdlib"),
 )
+MULTIPLE = 16  # that channels have to be of, to be multiplied by ours
 KINDS = {torch.float32: 0, torch.bfloat16: 1}  # of images, as the kernels count them
 ADDRESS, COUNT, FLAG = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
 SIGNATURES = {
@@ -49,9 +50,12 @@ SIGNATURES = {
     "normalise_gradient": (*[ADDRESS] * 7, *[COUNT] * 4, FLAG, FLAG),
     "attend": (*[ADDRESS] * 3, *[COUNT] * 3, FLAG),
     "attend_gradient": (*[ADDRESS] * 4, *[COUNT] * 3, FLAG),
+    "pack_weight": (*[ADDRESS] * 2, *[COUNT] * 2),
+    "linear": (*[ADDRESS] * 5, *[COUNT] * 3),
     "size_of_weight": (COUNT, COUNT, FLAG),
     "transform_weight": (*[ADDRESS] * 2, *[COUNT] * 2, FLAG, FLAG),
     "convolve": (*[ADDRESS] * 3, COUNT, *[ADDRESS] * 2, *[COUNT] * 5, *[FLAG] * 3),
+    "convolve_few": (*[ADDRESS] * 4, *[COUNT] * 5, FLAG),
     "convolve_gradient": (*[ADDRESS] * 5, *[COUNT] * 6, *[FLAG] * 3),
 }
 

@@ -15,6 +15,17 @@ typedef struct {
     i64 row, step;
 } matrix;
 
+/* A matrix on the right that is kept lies in panels of a few columns, so that a product
+reads what lies side by side: for each panel (rows, its columns). */
+enum { PANEL = 32 };
+
+INLINE i64 start_of_panel(i64 column, i64 rows) {
+    return column / PANEL * PANEL * rows;
+}
+INLINE i64 width_of_panel(i64 column, i64 columns) {
+    return least(PANEL, columns - column / PANEL * PANEL);
+}
+
 INLINE void multiply_tile(matrix left, matrix right, float *result, i64 result_row,
                           i64 depth, int adds, int rows, int vectors) {
     vector totals[2 * ROWS][2];
@@ -60,7 +71,7 @@ INLINE void multiply_columns(matrix left, matrix right, float *result, i64 resul
 }
 
 /* The result, whose rows are `result_row` numbers apart, anew, or added to what it was.
-*/
+ */
 INLINE void multiply(matrix left, matrix right, float *result, i64 result_row, i64 rows,
                      i64 columns, i64 depth, int adds) {
     i64 j = 0;

@@ -238,14 +238,3 @@ INLINE void transform_block(const void *x, const void *outside, i64 first, i64 c
         }
     }
 }
-
-/* Transformed kernels lie in panels of a few outputs, so that a product reads what lies
-side by side: for each panel (inputs, outputs of it). */
-enum { PANEL = 32 };
-
-INLINE i64 start_of_panel(i64 output, i64 inputs) {
-    return output / PANEL * PANEL * inputs;
-}
-INLINE i64 width_of_panel(i64 output, i64 outputs) {
-    return least(PANEL, outputs - output / PANEL * PANEL);
-}

@@ -1,0 +1,103 @@
+/* Convolution by 3x3 with a margin of 1 to few channels, as the network ends with.
+
+All nine products of each pixel are taken at once, as a product of matrices whose
+columns are the places of a kernel, each for every output; then those of nine neighbours
+are summed. */
+
+#include "multiply.h"
+
+enum { FEW = 4, BAND = 8 /* rows of an image */ };
+typedef float four __attribute__((vector_size(4 * FEW), aligned(4), may_alias));
+
+typedef struct {
+    const void *x;
+    const float *weight, *bias;
+    void *y;
+    i64 images, height, width, inputs, outputs;
+} convolution;
+
+/* The products of a row's pixels go round in memory for three rows. */
+typedef struct {
+    float *numbers;
+    i64 row, columns;
+} products;
+
+INLINE products products_of(const convolution *work, float *numbers) {
+    i64 columns = (9 * work->outputs + 15) / 16 * 16;
+    return (products){numbers, (work->width + 2) * columns, columns};
+}
+INLINE float *row_at(products p, i64 row) {
+    return p.numbers + (row + 3) % 3 * p.row;
+}
+
+/* The products of a row; the margin's, and those of rows outside, are zero. */
+INLINE void multiply_row(const convolution *work, i64 n, i64 row, products to,
+                         float *pixels, dtype kind) {
+    i64 width = work->width, inputs = work->inputs;
+    float *numbers = row_at(to, row);
+    if (row < 0 || row >= work->height) {
+        clear(numbers, to.row);
+        return;
+    }
+    const void *x = at(work->x, (n * work->height + row) * width * inputs, kind);
+    if (kind == FLOAT32)
+        pixels = (float *)x;
+    else
+        for (i64 i = 0; i < width * inputs; i += WIDTH)
+            store(pixels + i, load_from(x, i, kind));
+    clear(numbers, to.columns);
+    multiply((matrix){pixels, inputs, 1}, (matrix){work->weight, to.columns, 1},
+             numbers + to.columns, to.columns, width, to.columns, inputs, 0);
+    clear(numbers + (width + 1) * to.columns, to.columns);
+}
+
+INLINE void sum_row(const convolution *work, i64 n, i64 row, products from,
+                    dtype kind) {
+    i64 outputs = work->outputs, first = (n * work->height + row) * work->width;
+    const float *rows[] = {row_at(from, row - 1), row_at(from, row),
+                           row_at(from, row + 1)};
+    four bias = {0};
+    for (i64 o = 0; o < outputs; o++)
+        bias[o] = work->bias[o];
+    for (i64 i = 0; i < work->width; i++) {
+        four sum = {0};
+        EACH (p, 9) {
+            i64 place = (i + p % 3) * from.columns + p * outputs;
+            sum += *(const four *)(rows[p / 3] + place);
+        }
+        sum += bias;
+        EACH (o, FEW)
+            if (o < outputs)
+                put(work->y, (first + i) * outputs + o, sum[o], kind);
+    }
+}
+
+INLINE void convolve_band(const convolution *work, i64 index, float *scratch,
+                          dtype kind) {
+    i64 bands = (work->height + BAND - 1) / BAND, n = index / bands;
+    i64 first = index % bands * BAND, end = least(first + BAND, work->height);
+    float *pixels = scratch;
+    products products = products_of(work, pixels + work->width * work->inputs);
+    multiply_row(work, n, first - 1, products, pixels, kind);
+    multiply_row(work, n, first, products, pixels, kind);
+    for (i64 row = first; row < end; row++) {
+        multiply_row(work, n, row + 1, products, pixels, kind);
+        sum_row(work, n, row, products, kind);
+    }
+}
+
+PARTS_OF_DTYPES(convolves, convolve_band)
+
+/* Convolve images to four channels at most.
+
+x: (images, height, width, inputs), in the dtype; inputs a multiple of 16; weight:
+float32 (inputs, 3, 3, outputs), its rows filled up with zeros to a multiple of 16
+numbers; bias: float32 (outputs,); y: the result (images, height, width, outputs). */
+EXPORT void convolve_few(const void *x, const float *weight, const float *bias, void *y,
+                         i64 images, i64 height, i64 width, i64 inputs, i64 outputs,
+                         dtype kind) {
+    convolution work = {x, weight, bias, y, images, height, width, inputs, outputs};
+    part *parts[] = {convolves_float32, convolves_bfloat16};
+    do_parts(parts[kind], &work, images * ((height + BAND - 1) / BAND),
+             width * inputs + 3 * products_of(&work, 0).row);
+}

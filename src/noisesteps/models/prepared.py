@@ -1,0 +1,278 @@
+"""Layers prepared for sampling on a CPU, whose weights no longer change.
+
+Those are kept in the precision that is computed in and in the order that the kernel
+wants which is fastest for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from noisesteps.devices import multiplies_bf16
+from noisesteps.models.blocks import Attention, Upsample, attend
+from noisesteps.models.convolution import (
+    SMALL,
+    Scale,
+    can_convolve,
+    can_convolve_to_few,
+    convolved,
+    convolved_to_few,
+    doubled,
+    is_linear,
+    side_of,
+    spread,
+    transformed,
+)
+from noisesteps.models.fused import HEAD_CHANNELS, attended, normalised
+from noisesteps.models.kernels import has_kernels
+from noisesteps.models.linear import can_multiply, multiplied, packed
+from noisesteps.models.upsampling import (
+    half_resolution_weight,
+    interleave,
+    is_worth_halving,
+)
+
+Way = Callable[..., torch.Tensor]  # of images, a bias, and what to add to
+
+
+class Convolution:
+    """A convolution, of images of each shape in the way that is fastest for it.
+
+    oneDNN's order of weights is kept for the shape of the last images, so that a result
+    depends on its own batch alone, and not on which others came before.
+    """
+
+    def __init__(self, layer: nn.Conv2d, dtype: torch.dtype):
+        self.layer = layer
+        self.weight = layer.weight.to(dtype, memory_format=torch.channels_last)
+        self.bias = layer.bias.detach()
+        self.stride, self.padding = list(layer.stride), list(layer.padding)
+        self.packs = _has_onednn(dtype)
+        self._packed, self._packed_for = self.weight, None
+        self._transformed: dict[int, torch.Tensor] = {}  # by the tiles' side
+        self._ways: dict[tuple, Way] = {}  # by the images' shape and layout
+
+    def __call__(
+        self,
+        x: torch.Tensor,
+        bias: torch.Tensor | None = None,
+        onto: torch.Tensor | None = None,
+        *,
+        overwrites: bool = False,
+    ) -> torch.Tensor:
+        """Convolve, with `bias` in place of its own, and add `onto`.
+
+        Which it `overwrites` with the result if it may and that is faster.
+        """
+        key = x.shape, x.stride()
+        if key not in self._ways:
+            self._ways[key] = self._fastest(x)
+        return self._ways[key](x, self.bias if bias is None else bias, onto, overwrites)
+
+    def doubled(self, x: torch.Tensor) -> torch.Tensor:
+        """Repeat each pixel in both directions, then convolve, where `can_convolve`."""
+        return self._by_tiles(SMALL, x, self.bias, None, scale=Scale.DOUBLED)
+
+    def _fastest(self, x: torch.Tensor) -> Way:
+        if can_convolve(self.layer, x, converts=True):
+            return partial(self._by_tiles, side_of(x, Scale.SAME))
+        if can_convolve_to_few(self.layer, x):
+            return partial(self._to_few, spread(self.layer.weight))
+        return self._by_onednn if self.packs else self._by_pytorch
+
+    def _by_tiles(
+        self,
+        side: int,
+        x: torch.Tensor,
+        bias: torch.Tensor,
+        onto: torch.Tensor | None,
+        overwrites: bool = False,
+        scale: Scale = Scale.SAME,
+    ) -> torch.Tensor:
+        if side not in self._transformed:
+            self._transformed[side] = transformed(self.layer.weight, side)
+        weight, outputs = self._transformed[side], len(self.bias)
+        return convolved(x, weight, side, bias, outputs, onto=onto, scale=scale)
+
+    def _to_few(
+        self,
+        weight: torch.Tensor,
+        x: torch.Tensor,
+        bias: torch.Tensor,
+        onto: torch.Tensor | None,
+        overwrites: bool,
+    ) -> torch.Tensor:
+        y = convolved_to_few(x, weight, bias)
+        return y if onto is None else y.add_(onto)
+
+    def _by_pytorch(
+        self,
+        x: torch.Tensor,
+        bias: torch.Tensor,
+        onto: torch.Tensor | None,
+        overwrites: bool,
+    ) -> torch.Tensor:
+        bias = bias.to(self.weight.dtype)
+        y = F.conv2d(x, self.weight, bias, self.stride, self.padding)
+        return y if onto is None else y.add_(onto)
+
+    def _by_onednn(
+        self,
+        x: torch.Tensor,
+        bias: torch.Tensor,
+        onto: torch.Tensor | None,
+        overwrites: bool,
+    ) -> torch.Tensor:
+        where = (self.padding, self.stride, [1, 1], 1)  # ... dilation, groups
+        given = x, self._pack(x.shape, where), bias.to(self.weight.dtype), *where
+        if onto is not None and overwrites:
+            return torch.ops.mkldnn._convolution_pointwise_.binary(
+                onto, *given, "add", 1.0, None, [], None
+            )
+        y = torch.ops.mkldnn._convolution_pointwise(*given, "none", [], "")
+        return y if onto is None else y.add_(onto)
+
+    def _pack(self, shape: torch.Size, where: tuple) -> torch.Tensor:
+        if shape != self._packed_for:
+            self._packed = torch.ops.mkldnn._reorder_convolution_weight(
+                self.weight, *where, list(shape)
+            )
+            self._packed_for = shape
+        return self._packed
+
+
+class Linear:
+    """A linear layer whose weight is kept in the order that its kernel wants."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor, dtype: torch.dtype):
+        self.weight, self.bias = weight.to(dtype), bias.to(dtype)
+        self._packed: torch.Tensor | None = None
+
+    def __call__(
+        self, x: torch.Tensor, onto: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Multiply pixels (..., C), and add that onto what is given."""
+        if not can_multiply(x, len(self.bias)):
+            y = F.linear(x, self.weight, self.bias)
+            return y if onto is None else y.add_(onto)
+        if self._packed is None:
+            self._packed = packed(self.weight)
+        return multiplied(x, self._packed, self.bias, onto)
+
+
+class Shortcut:
+    """A convolution by 1x1."""
+
+    def __init__(self, layer: nn.Conv2d, dtype: torch.dtype):
+        self.conv = Convolution(layer, dtype)
+        self.linear = Linear(layer.weight.flatten(1), layer.bias, dtype)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        if not is_linear(self.conv.layer, x):
+            return self.conv(x)
+        return self.linear(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class Normalisation:
+    """Group normalisation, then SiLU if asked for, by whichever kernels are fast.
+
+    Sums are in float32. PyTorch's kernels for channels last take E[x^2] - E[x]^2, which
+    loses digits where a group's mean exceeds its deviation by far: relative to it,
+    about the square of that ratio times 2^-20.
+    """
+
+    def __init__(self, layer: nn.GroupNorm, *, activates: bool = True):
+        self.layer, self.activates = layer, activates
+        self.weight, self.bias = layer.weight.float(), layer.bias.float()
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        if has_kernels(x):
+            layer = self.layer
+            return normalised(
+                x, self.weight, self.bias, layer.num_groups, layer.eps, self.activates
+            )[0]
+        layer, dtype = self.layer, x.dtype
+        # PyTorch's kernels for 16 bits are slow in channels last.
+        x = torch.group_norm(
+            x.float(), layer.num_groups, layer.weight, layer.bias, layer.eps
+        )
+        return (F.silu(x, inplace=True) if self.activates else x).to(dtype)
+
+
+class SelfAttention:
+    """Self-attention whose three projections are one matrix product."""
+
+    def __init__(self, layer: Attention, dtype: torch.dtype):
+        self.norm = Normalisation(layer.group_norm, activates=False)
+        self.heads = layer.heads
+        projections = (layer.to_q, layer.to_k, layer.to_v)
+        weight, bias = (
+            torch.cat([getattr(one, name) for one in projections])
+            for name in ("weight", "bias")
+        )
+        self.project = Linear(weight, bias, dtype)
+        last = layer.to_out[0]
+        self.to_out = Linear(last.weight, last.bias, dtype)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        pixels, onto = (
+            images.permute(0, 2, 3, 1).flatten(1, 2) for images in (self.norm(x), x)
+        )  # (N, H*W, C)
+        projected = self.project(pixels)
+        if has_kernels(x):
+            mixed = attended(projected, self.heads)[0]
+        else:
+            heads = projected.unflatten(2, (3, self.heads, HEAD_CHANNELS))
+            mixed = attend(*heads.permute(2, 0, 3, 1, 4))  # (N, heads, H*W, 8)
+            mixed = mixed.transpose(1, 2).flatten(2)
+        mixed = self.to_out(mixed, onto)
+        return mixed.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+
+
+class Upsampling:
+    """Double the resolution; in 16 bits, where faster, by four small convolutions."""
+
+    def __init__(self, layer: Upsample, dtype: torch.dtype):
+        self.conv = Convolution(layer.conv, dtype)
+        self.small = None if dtype is torch.float32 else _small(layer.conv, dtype)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        if can_convolve(self.conv.layer, x, doubles=True, converts=True):
+            return self.conv.doubled(x)
+        if self.small and is_worth_halving(x):
+            return interleave(self.small(x))
+        return self.conv(doubled(x))
+
+
+def _small(layer: nn.Conv2d, dtype: torch.dtype) -> Convolution:
+    """Return the four small convolutions in one, for `interleave`."""
+    small = nn.utils.skip_init(
+        nn.Conv2d, layer.in_channels, 4 * layer.out_channels, 2, padding=1
+    )
+    small.weight.copy_(half_resolution_weight(layer.weight))
+    small.bias.copy_(layer.bias.repeat(4))
+    return Convolution(small, dtype)
+
+
+def _has_onednn(dtype: torch.dtype) -> bool:
+    """Whether PyTorch has oneDNN's convolutions with packed weights for `dtype`.
+
+    They are operators that PyTorch's own compiler calls, and not documented: another
+    version may lack them.
+    """
+    names = (
+        "_reorder_convolution_weight",
+        "_convolution_pointwise",
+        "_convolution_pointwise_",
+    )
+    return (
+        torch.backends.mkldnn.is_available()
+        and torch.backends.mkldnn.enabled
+        and all(hasattr(torch.ops.mkldnn, name) for name in names)
+        and (dtype is torch.float32 or (dtype is torch.bfloat16 and multiplies_bf16()))
+    )
