@@ -16,14 +16,18 @@ from noisesteps.models.convolution import (
     SMALL,
     Scale,
     can_convolve,
+    can_convolve_to_few,
     convolve,
+    convolved_to_few,
     side_of,
+    spread,
 )
 
 pytestmark = pytest.mark.skipif(
     kernels.load() is None, reason="no kernels; test_models_kernels.py says whether so"
 )
 DTYPES = [torch.float32, torch.bfloat16]
+CHANNELS_LAST = torch.channels_last
 
 
 def convolution(inputs, outputs):
@@ -225,14 +229,16 @@ def test_an_images_result_does_not_depend_on_its_batch(
     assert torch.equal(together, torch.cat(alone))
 
 
+@pytest.mark.parametrize("count", [1, 7])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_the_number_of_threads_changes_no_bit(in_bf16_too, dtype):
+def test_the_number_of_threads_changes_no_bit(in_bf16_too, dtype, count):
+    """Nor whether they share the tiles or, where those are few, the outputs."""
     before, found = torch.get_num_threads(), []
     try:
         for threads in (1, 2, 64):
             torch.set_num_threads(threads)
             layer = convolution(32, 48).to(dtype)
-            x = images(7, 32, 12, 12, dtype=dtype).requires_grad_()
+            x = images(count, 32, 12, 12, dtype=dtype).requires_grad_()
             result = convolve(layer, x)
             result.square().sum().backward()
             found.append([result, x.grad, *(one.grad for one in layer.parameters())])
@@ -316,3 +322,61 @@ def test_bf16_is_left_to_onednn_where_that_is_faster(
 def test_amx_is_what_pytorch_says_of_the_processor(monkeypatch, capabilities, expected):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     assert module._has_amx.__wrapped__() is expected
+
+
+# To few channels, without a gradient
+
+
+def convolved_to_few_by_ours(layer, x):
+    assert can_convolve_to_few(layer, x)
+    return convolved_to_few(x, spread(layer.weight), layer.bias.detach())
+
+
+@torch.no_grad()
+@settings(deadline=None)
+@given(
+    dtype=st.sampled_from(DTYPES),
+    count=st.integers(0, 3),
+    inputs=st.integers(1, 3),
+    outputs=st.integers(1, 4),
+    height=st.integers(1, 20),
+    width=st.integers(1, 20),
+)
+def test_images_of_any_sides_are_convolved_to_few_channels(
+    dtype, count, inputs, outputs, height, width
+):
+    layer = convolution(16 * inputs, outputs)
+    x = images(count, 16 * inputs, height, width, dtype=dtype)
+    found = convolved_to_few_by_ours(layer, x)
+    exact = copy.deepcopy(layer).double()(x.double())
+    assert found.shape == exact.shape and found.dtype is dtype
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    if count:
+        theirs = error(layer(x.float()), exact)
+        assert error(found, exact) < (
+            2**-8 if dtype is torch.bfloat16 else 2 * theirs + 2e-7
+        )
+
+
+def test_a_pixel_that_is_no_number_reaches_its_neighbours_of_few_channels_alone():
+    layer, x = convolution(16, 3), images(2, 16, 9, 9, dtype=torch.float32)
+    x[1, 3, 0, 4] = float("nan")
+    finite = convolved_to_few_by_ours(layer, x).isfinite()
+    assert finite.logical_not().sum() == 3 * 2 * 3
+    assert not finite[1, :, :2, 3:6].any()
+
+
+@pytest.mark.parametrize(
+    ("layer", "expected"),
+    [
+        (torch.nn.Conv2d(16, 4, 3, padding=1), True),
+        (torch.nn.Conv2d(16, 5, 3, padding=1), False),
+        (torch.nn.Conv2d(16, 3, 3, padding=1, stride=2), False),
+        (torch.nn.Conv2d(16, 3, 1), False),
+    ],
+)
+def test_other_convolutions_to_few_channels_have_no_kernel(layer, expected):
+    x = images(2, 16, 8, 8, dtype=torch.float32)
+    assert can_convolve_to_few(layer, x) is expected
+    assert not can_convolve_to_few(layer, x.contiguous())
+    assert not can_convolve_to_few(layer, x[:, :8].clone(memory_format=CHANNELS_LAST))

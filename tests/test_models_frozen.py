@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from noisesteps.models import UNet, prepared
+from noisesteps.models import UNet, frozen, prepared
 from noisesteps.models.blocks import Upsample
 from noisesteps.models.prepared import Convolution, Normalisation, Upsampling
 from noisesteps.models.upsampling import (
@@ -46,12 +46,12 @@ def test_it_predicts_what_the_network_does(preset, size, packs, monkeypatch):
     if not packs:
         monkeypatch.setattr(prepared, "_has_onednn", lambda dtype: False)
     network, x = trained(preset, size), noisy(size)
-    frozen = network.frozen(TIMESTEPS, torch.float32)
+    sampler = network.frozen(TIMESTEPS, torch.float32)
     for index, t in enumerate(TIMESTEPS):
-        predicted = frozen(x, index)
+        predicted = sampler(x, index)
         assert predicted.dtype is torch.float32
         torch.testing.assert_close(predicted, network(x, t), atol=2e-5, rtol=1e-4)
-    assert not torch.allclose(frozen(x, 0), frozen(x, 2), atol=1e-3)
+    assert not torch.allclose(sampler(x, 0), sampler(x, 2), atol=1e-3)
 
 
 @torch.inference_mode()
@@ -86,6 +86,37 @@ def test_a_result_does_not_depend_on_the_batches_before():
         part = used(x[:images], 2)
         assert torch.equal(part, fresh(x[:images], 2))
         torch.testing.assert_close(part, whole[:images])
+
+
+def test_many_images_pass_through_the_network_in_parts(monkeypatch):
+    network, x = trained("toy-16", 16), noisy(16, images=9)
+    whole = network.frozen(TIMESTEPS, torch.float32)(x, 1)
+    monkeypatch.setattr(frozen, "BYTES", 4 * 16 * 16 * 16 * 4)  # of four images
+    seen, predict = [], frozen.FrozenUNet._predict
+    monkeypatch.setattr(
+        frozen.FrozenUNet,
+        "_predict",
+        lambda self, part, index: seen.append(len(part)) or predict(self, part, index),
+    )
+    parts = network.frozen(TIMESTEPS, torch.float32)
+    torch.testing.assert_close(parts(x, 1), whole)
+    assert seen == [4, 4, 1]
+    assert parts(x[:0], 1).shape == (0, 3, 16, 16)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("outputs", "side"), [(32, 8), (3, 8), (3, 5)])
+def test_a_convolution_takes_images_of_either_layout(outputs, side):
+    layer = torch.nn.Conv2d(16, outputs, 3, padding=1)
+    convolution, x = (
+        Convolution(layer, torch.float32),
+        noisy(side, 4).repeat(1, 6, 1, 1),
+    )
+    x, onto = x[:, :16], torch.randn(4, outputs, side, side)
+    for layout in (*LAYOUTS, *LAYOUTS):
+        given = x.to(memory_format=layout)
+        added = onto.to(memory_format=layout)
+        torch.testing.assert_close(convolution(given, onto=added), layer(x) + onto)
 
 
 @pytest.mark.skipif(not prepared._has_onednn(torch.float32), reason="needs oneDNN")

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from noisesteps.models import convolution, fused, kernels
+from noisesteps.models import convolution, fused, kernels, linear
 
 HAS_AVX2 = torch.backends.cpu.get_cpu_capability() in kernels.TARGETS
 pytestmark = pytest.mark.skipif(not HAS_AVX2, reason="a CPU without kernels")
@@ -100,9 +100,9 @@ def test_on_other_processors_there_are_none(afresh, monkeypatch):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("setting", ["WIDTH", "CACHE"])
 def test_the_machine_does_not_change_a_bit(tmp_path, monkeypatch, setting, dtype):
-    """Convolutions by vectors of 16 numbers, as with AVX-512, on any processor.
+    """Nor do vectors of 16 numbers, as with AVX-512, but in normalisation.
 
-    And in other blocks, as where a core's own cache is small.
+    Nor convolutions in other blocks, as where a core's own cache is small.
     """
     target = kernels.TARGETS[torch.backends.cpu.get_cpu_capability()]
     monkeypatch.setattr(convolution, "_gains_in_bf16", lambda x, doubles: True)
@@ -122,6 +122,17 @@ def test_the_machine_does_not_change_a_bit(tmp_path, monkeypatch, setting, dtype
             y = convolution.convolve(layer, x, doubles=doubles)
             y.square().sum().backward()
             results += [y, x.grad, layer.weight.grad, layer.bias.grad]
+        for pixels in (16, 41):
+            projected = torch.randn(3, pixels, 48, dtype=dtype, requires_grad=True)
+            mixed = fused.attend_side_by_side(projected, 2)
+            mixed.square().sum().backward()
+            results += [mixed, projected.grad]
+        x = torch.randn(2, 16, 9, 9, dtype=dtype)
+        x = x.to(memory_format=torch.channels_last)
+        weight = convolution.spread(torch.randn(3, 16, 3, 3))
+        results.append(convolution.convolved_to_few(x, weight, torch.randn(3)))
+        weight = linear.packed(torch.randn(48, 32))
+        results.append(linear.multiplied(torch.randn(99, 32), weight, torch.randn(48)))
         return results
 
     values = {"WIDTH": (8, 16), "CACHE": (1 << 17, 1 << 22)}[setting]
