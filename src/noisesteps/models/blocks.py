@@ -14,7 +14,12 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from noisesteps.models.convolution import convolve
-from noisesteps.models.fused import HEAD_CHANNELS, attend_side_by_side, normalise
+from noisesteps.models.fused import (
+    HEAD_CHANNELS,
+    attend_side_by_side,
+    normalise,
+    normalise_beside,
+)
 from noisesteps.models.kernels import has_kernels
 
 NORM_EPS = 1e-5
@@ -37,7 +42,7 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, x: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
-        h = normalise(self.norm1, x)
+        h, x = normalise_beside(self.norm1, x)
         h = convolve(self.conv1, h, shift=self.time_emb_proj(time))
         h = normalise(self.norm2, h)
         if self.conv_shortcut is not None:
@@ -58,7 +63,8 @@ class Attention(nn.Module):
         self.to_out = nn.Sequential(nn.Linear(channels, channels))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.mix(normalise(self.group_norm, x, activates=False))
+        h, x = normalise_beside(self.group_norm, x, activates=False)
+        return x + self.mix(h)
 
     def mix(self, x: torch.Tensor) -> torch.Tensor:
         """Mix the pixels of normalised images (N,C,H,W)."""

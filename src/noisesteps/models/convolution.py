@@ -26,7 +26,7 @@ from noisesteps.models.kernels import (
 
 # The gradient of a convolution keeps the sums of parts of a batch apart, so that they
 # can be taken side by side: at most so many, of so many tiles at least.
-PARTS, TILES = 4, 32
+PARTS, TILES = 4, 64
 # Sides of the pixels under a tile of 2x2 and of 4x4, and how many pixels an image has
 # at least where the larger is faster: it has 36 numbers of each kernel to transform.
 SMALL, LARGE = 4, 6

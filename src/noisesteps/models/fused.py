@@ -36,10 +36,20 @@ def normalise(
     torch.Tensor
         Shape, dtype and memory layout of `x`.
     """
+    return normalise_beside(layer, x, activates=activates)[0]
+
+
+def normalise_beside(
+    layer: nn.GroupNorm, x: torch.Tensor, *, activates: bool = True
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what `normalise` does, and the images for another branch.
+
+    Whose gradient the kernel then adds to its own.
+    """
     if has_kernels(x):
         return _Normalise.apply(x, layer.weight, layer.bias, layer, activates)
-    x = layer(x)
-    return F.silu(x) if activates else x
+    y = layer(x)
+    return (F.silu(y) if activates else y), x
 
 
 def attend_side_by_side(projected: torch.Tensor, heads: int) -> torch.Tensor:
@@ -70,26 +80,33 @@ class _Normalise(torch.autograd.Function):
         bias: torch.Tensor,
         layer: nn.GroupNorm,
         activates: bool,
-    ) -> torch.Tensor:
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         y, moments = normalised(
             x, weight.float(), bias.float(), layer.num_groups, layer.eps, activates
         )
         context.save_for_backward(x, weight, bias, moments)
         context.activates = activates
-        return y
+        context.set_materialize_grads(False)
+        return y, x
 
     @staticmethod
     @once_differentiable
-    def backward(context: Context, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(
+        context: Context, dy: torch.Tensor | None, onto: torch.Tensor | None
+    ) -> tuple[torch.Tensor | None, ...]:
+        if dy is None:
+            return onto, None, None, None, None
         x, weight, bias, moments = context.saved_tensors
         dtypes = weight.dtype, bias.dtype
         weight, bias = weight.float(), bias.float()
         dy = dy.contiguous(memory_format=torch.channels_last)
+        if onto is not None:
+            onto = onto.contiguous(memory_format=torch.channels_last)
         dx = torch.empty_like(x)
         images, channels = x.shape[:2]
         slopes = torch.empty(1 + images, 2, channels, dtype=torch.float32)
         on_threads().normalise_gradient(
-            *addresses(x, dy, dx, weight, bias, moments, slopes),
+            *addresses(x, dy, onto, dx, weight, bias, moments, slopes),
             *(images, x.shape[2] * x.shape[3], channels, moments.shape[2]),
             *(context.activates, KINDS[x.dtype]),
         )

@@ -53,12 +53,12 @@ class Adam:
             if parameter not in self.state:
                 self.state[parameter] = _initial_state(parameter)
         steps, averages, squares = (
-            [self.state[parameter][field] for parameter in parameters]
+            [_in_order(self.state[parameter][field]) for parameter in parameters]
             for field in STATE
         )
         adam(
-            parameters,
-            [parameter.grad for parameter in parameters],
+            [_in_order(parameter) for parameter in parameters],
+            [_in_order(parameter.grad) for parameter in parameters],
             averages,
             squares,
             [],
@@ -99,3 +99,9 @@ def _initial_state(parameter: nn.Parameter) -> dict[str, torch.Tensor]:
         "exp_avg": torch.zeros_like(parameter.detach()),
         "exp_avg_sq": torch.zeros_like(parameter.detach()),
     }
+
+
+def _in_order(tensor: torch.Tensor) -> torch.Tensor:
+    """View a tensor in the order of memory: the kernel copies others on a CPU."""
+    is_plain = tensor.dim() != 4 or tensor.is_contiguous()
+    return tensor if is_plain else tensor.permute(0, 2, 3, 1)

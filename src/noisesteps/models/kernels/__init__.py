@@ -47,7 +47,7 @@ ADDRESS, COUNT, FLAG = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
 SIGNATURES = {
     "set_threads": (ADDRESS, ctypes.c_uint),
     "normalise": (*[ADDRESS] * 5, *[COUNT] * 4, ctypes.c_float, FLAG, FLAG),
-    "normalise_gradient": (*[ADDRESS] * 7, *[COUNT] * 4, FLAG, FLAG),
+    "normalise_gradient": (*[ADDRESS] * 8, *[COUNT] * 4, FLAG, FLAG),
     "attend": (*[ADDRESS] * 3, *[COUNT] * 3, FLAG),
     "attend_gradient": (*[ADDRESS] * 4, *[COUNT] * 3, FLAG),
     "pack_weight": (*[ADDRESS] * 2, *[COUNT] * 2),

@@ -10,7 +10,7 @@ typedef struct {
     void *y;
     i64 bias_step;
     shape shape;
-    i64 size, bands; /* of a block in tiles, and of its outputs if there is but one */
+    i64 size, bands; /* of a block in tiles; into which its outputs are divided */
 } convolution;
 
 INLINE void put_pixel(const convolution *work, vector y, i64 pixel, tile tile, i64 k,
@@ -39,13 +39,13 @@ INLINE void put_tile(const convolution *work, vector m[MOST][MOST], tile tile, i
     }
 }
 
-/* Results of a block of tiles, for outputs `from` to `to`. */
+/* Results of a block of tiles for some outputs. */
 INLINE void gather_block(const convolution *work, block sums, i64 first, i64 count,
-                         i64 from, i64 to, int side, scale scale, dtype kind) {
+                         band band, int side, scale scale, dtype kind) {
     shape s = work->shape;
     tile tile = tile_at(first, s, side);
     for (i64 t = 0; t < count; t++, tile = after(tile, s, side))
-        for (i64 k = from; k < to; k += WIDTH) {
+        for (i64 k = band.first; k < band.end; k += WIDTH) {
             vector m[MOST][MOST];
             const float *numbers = sums.numbers + t * s.outputs + k;
             EACH (p, side * side)
@@ -55,12 +55,11 @@ INLINE void gather_block(const convolution *work, block sums, i64 first, i64 cou
         }
 }
 
-/* Products of a block's tiles with a place's kernels, for outputs `from` to `to`. */
+/* Products of a block's tiles with a place's kernels for some outputs. */
 INLINE void multiply_place(const convolution *work, const float *pixels,
-                           const float *weight, float *sums, i64 count, i64 from,
-                           i64 to) {
+                           const float *weight, float *sums, i64 count, band band) {
     shape s = work->shape;
-    for (i64 k = from; k < to; k += PANEL) {
+    for (i64 k = band.first; k < band.end; k += PANEL) {
         i64 width = width_of_panel(k, s.outputs);
         matrix left = {pixels, s.inputs, 1};
         matrix right = {weight + start_of_panel(k, s.inputs), width, 1};
@@ -71,11 +70,9 @@ INLINE void multiply_place(const convolution *work, const float *pixels,
 INLINE void convolve_block(const convolution *work, i64 index, float *scratch, int side,
                            scale scale, dtype kind) {
     shape s = work->shape;
-    i64 first = index / work->bands * work->size, band = index % work->bands;
+    i64 first = index / work->bands * work->size;
     i64 count = least(work->size, tiles_of(s.images, s, side) - first);
-    i64 panels = (s.outputs + PANEL - 1) / PANEL;
-    i64 from = band * panels / work->bands * PANEL;
-    i64 to = least((band + 1) * panels / work->bands * PANEL, s.outputs);
+    band band = band_at(index % work->bands, work->bands, s.outputs);
     float *outside = scratch;
     block pixels = {outside + s.inputs, step_of(work->size * s.inputs)};
     block sums = {pixels.numbers + side * side * pixels.step,
@@ -86,8 +83,8 @@ INLINE void convolve_block(const convolution *work, i64 index, float *scratch, i
         if (counts(p, scale))
             multiply_place(work, pixels.numbers + p * pixels.step,
                            work->weight + p * step_of(s.inputs * s.outputs),
-                           sums.numbers + p * sums.step, count, from, to);
-    gather_block(work, sums, first, count, from, to, side, scale, kind);
+                           sums.numbers + p * sums.step, count, band);
+    gather_block(work, sums, first, count, band, side, scale, kind);
 }
 
 PARTS_OF_DTYPES(large, convolve_block, LARGE, SAME)
@@ -109,9 +106,9 @@ EXPORT void convolve(const void *x, const float *weight, const float *bias,
     shape s = {images, height, width, inputs, outputs};
     i64 tiles = tiles_of(images, s, side), size = tiles_of_block(s, side, 2 * ROWS);
     i64 threads = thread_count(), blocks = (tiles + size - 1) / size, bands = 1;
-    if (blocks <= 1) {
-        bands = least(threads, (outputs + PANEL - 1) / PANEL);
-    } else {
+    if (blocks == 1) {
+        bands = bands_of(outputs, 1);
+    } else if (blocks) {
         blocks = (blocks + threads - 1) / threads * threads; /* as many for each */
         size = (tiles + blocks - 1) / blocks;
     }

@@ -168,20 +168,21 @@ EXPORT void transform_weight(const float *from, float *to, i64 inputs, i64 outpu
 typedef struct {
     const void *x, *dy;
     float *dbias, *sums;
-    i64 images_of_part;
+    i64 images_of_part, bands; /* into which a part's outputs are divided */
     shape shape;
 } gradient;
 
-/* The gradient of a block's places, and of the bias: added to the image's sum of it
-after a few of its tiles, by way of a `share`, since long sums lose digits. */
+/* The gradient of a block's places for some outputs, and of the bias: added to the
+image's sum of it after a few of its tiles, by way of a `share`, since long sums lose
+digits. */
 INLINE void spread_block(const gradient *work, block to, i64 first, i64 count,
-                         float *share, int side, dtype kind) {
+                         band band, float *share, int side, dtype kind) {
     shape s = work->shape;
     i64 tiles = tiles_of(1, s, side);
     tile tile = tile_at(first, s, side);
     for (i64 t = 0; t < count; t++, tile = after(tile, s, side)) {
         i64 corner = (tile.n * s.height + tile.y) * s.width + tile.x;
-        for (i64 k = 0; k < s.outputs; k += WIDTH) {
+        for (i64 k = band.first; k < band.end; k += WIDTH) {
             vector m[MOST][MOST], y[MOST][MOST], sum = all(0);
             EACH (i, side - 2) {
                 i64 from = (corner + i * s.width) * s.outputs + k;
@@ -201,7 +202,7 @@ INLINE void spread_block(const gradient *work, block to, i64 first, i64 count,
         i64 done = (first + t) % tiles + 1; /* of this image */
         if (done % PRODUCTS == 0 || done == tiles) {
             float *sum = work->dbias + tile.n * s.outputs;
-            for (i64 k = 0; k < s.outputs; k++)
+            for (i64 k = band.first; k < band.end; k++)
                 sum[k] += share[k];
             clear(share, s.outputs);
         }
@@ -211,31 +212,34 @@ INLINE void spread_block(const gradient *work, block to, i64 first, i64 count,
 INLINE void sum_images(const gradient *work, i64 index, float *scratch, int side,
                        scale scale, dtype kind) {
     shape s = work->shape;
-    i64 begin = index * work->images_of_part;
+    i64 part = index / work->bands, begin = part * work->images_of_part;
     i64 end = least(begin + work->images_of_part, s.images);
     i64 start = tiles_of(begin, s, side), last = tiles_of(end, s, side);
     i64 size = tiles_of_block(s, side, PRODUCTS), step = step_of(s.inputs * s.outputs);
+    band band = band_at(index % work->bands, work->bands, s.outputs);
+    i64 width = band.end - band.first;
     float *outside = scratch, *share = outside + s.inputs;
-    float *sums = work->sums + index * side * side * step;
+    float *sums = work->sums + part * side * side * step + band.first;
     block pixels = {share + s.outputs, step_of(size * s.inputs)};
     block tiles = {pixels.numbers + side * side * pixels.step,
                    step_of(size * s.outputs)};
     clear(outside, s.inputs + s.outputs); /* and the share */
     for (int p = 0; p < side * side; p++)
-        if (!counts(p, scale))
-            clear(sums + p * step, s.inputs * s.outputs);
-    clear(work->dbias + begin * s.outputs, (end - begin) * s.outputs);
+        for (i64 c = 0; !counts(p, scale) && c < s.inputs; c++)
+            clear(sums + p * step + c * s.outputs, width);
+    for (i64 n = begin; n < end; n++)
+        clear(work->dbias + n * s.outputs + band.first, width);
     for (i64 first = start; first < last; first += size) {
         i64 count = least(size, last - first);
         transform_block(work->x, outside, first, count, s, pixels, side, scale, kind);
-        spread_block(work, tiles, first, count, share, side, kind);
+        spread_block(work, tiles, first, count, band, share, side, kind);
         for (int p = 0; p < side * side; p++) {
             if (!counts(p, scale))
                 continue;
             matrix left = {pixels.numbers + p * pixels.step, 1, s.inputs};
-            matrix right = {tiles.numbers + p * tiles.step, s.outputs, 1};
-            multiply(left, right, sums + p * step, s.outputs, s.inputs, s.outputs,
-                     count, first > start);
+            matrix right = {tiles.numbers + p * tiles.step + band.first, s.outputs, 1};
+            multiply(left, right, sums + p * step, s.outputs, s.inputs, width, count,
+                     first > start);
         }
     }
 }
@@ -292,14 +296,15 @@ EXPORT void convolve_gradient(const void *x, const void *dy, float *dweight,
                               i64 height, i64 width, i64 inputs, i64 outputs, int side,
                               scale scale, dtype kind) {
     shape s = {images, height, width, inputs, outputs};
-    gradient work = {x, dy, dbias, sums, images_of_part, s};
+    i64 parts = (images + images_of_part - 1) / images_of_part;
+    i64 bands = bands_of(outputs, parts);
+    gradient work = {x, dy, dbias, sums, images_of_part, bands, s};
     part *large[] = {large_float32, large_bfloat16};
     part *small[2][2] = {{small_float32, small_bfloat16},
                          {doubled_float32, doubled_bfloat16}};
-    i64 parts = (images + images_of_part - 1) / images_of_part;
     i64 size = tiles_of_block(s, side, PRODUCTS);
     i64 steps = step_of(size * inputs) + step_of(size * outputs);
-    do_parts(side == LARGE ? large[kind] : small[scale][kind], &work, parts,
+    do_parts(side == LARGE ? large[kind] : small[scale][kind], &work, parts * bands,
              inputs + outputs + side * side * steps);
     gathering gathering = {sums, dweight, parts, inputs, outputs};
     do_parts(side == LARGE ? gathers_large : gathers_small, &gathering, inputs / SQUARE,

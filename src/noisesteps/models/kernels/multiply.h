@@ -26,6 +26,22 @@ INLINE i64 width_of_panel(i64 column, i64 columns) {
     return least(PANEL, columns - column / PANEL * PANEL);
 }
 
+/* Columns that a thread does, where there are fewer rows to share than threads: a
+number of panels. */
+typedef struct {
+    i64 first, end;
+} band;
+
+INLINE i64 bands_of(i64 columns, i64 parts) {
+    i64 threads = thread_count(), panels = (columns + PANEL - 1) / PANEL;
+    return parts && parts < threads ? least((threads + parts - 1) / parts, panels) : 1;
+}
+INLINE band band_at(i64 index, i64 bands, i64 columns) {
+    i64 panels = (columns + PANEL - 1) / PANEL;
+    return (band){index * panels / bands * PANEL,
+                  least((index + 1) * panels / bands * PANEL, columns)};
+}
+
 INLINE void multiply_tile(matrix left, matrix right, float *result, i64 result_row,
                           i64 depth, int adds, int rows, int vectors) {
     vector totals[2 * ROWS][2];

@@ -198,22 +198,24 @@ static void pool_gradient(const float *weight, const float *sums, const float *p
 INLINE void descend(const float *restrict dz, const void *restrict x,
                     const float *restrict middle, const float *restrict inverse,
                     const float *restrict weight, const float *restrict away,
-                    const float *restrict along, void *restrict dx, shape s,
-                    dtype kind) {
+                    const float *restrict along, const void *restrict onto,
+                    void *restrict dx, shape s, dtype kind) {
     for (i64 row = 0; row < s.rows; row++) {
         const void *xs = at(x, row * s.length, kind);
+        const void *ontos = at(onto, onto ? row * s.length : 0, kind);
         void *dxs = (void *)at(dx, row * s.length, kind);
         const float *dzs = dz + row * s.length;
         for (i64 i = 0; i < s.length; i++) {
             float normal = (get(xs, i, kind) - middle[i]) * inverse[i];
             float descent = dzs[i] * weight[i] - away[i] - normal * along[i];
-            put(dxs, i, descent * inverse[i], kind);
+            float added = onto ? get(ontos, i, kind) : 0;
+            put(dxs, i, descent * inverse[i] + added, kind);
         }
     }
 }
 
 typedef struct {
-    const void *x, *dy;
+    const void *x, *dy, *onto;
     void *dx;
     const float *weight, *bias, *moments;
     float *slopes;
@@ -225,6 +227,7 @@ INLINE void gradient_of_image(const normalisation_gradient *work, i64 n, float *
     shape s = work->shape;
     i64 first = n * s.pixels * s.channels;
     const void *x = at(work->x, first, kind), *dy = at(work->dy, first, kind);
+    const void *onto = at(work->onto, work->onto ? first : 0, kind);
     void *dx = (void *)at(work->dx, first, kind);
     const float *mean = work->moments + n * s.groups;
     const float *deviation = mean + s.images * s.groups; /* its inverse */
@@ -250,7 +253,7 @@ INLINE void gradient_of_image(const normalisation_gradient *work, i64 n, float *
         dweight[i] = products[i];
     }
     pool_gradient(weight, sums, products, away, along, s);
-    descend(dz, x, middle, inverse, weight, away, along, dx, s, kind);
+    descend(dz, x, middle, inverse, weight, away, along, onto, dx, s, kind);
 }
 
 PARTS_OF_DTYPES(gradient, gradient_of_image, 0)
@@ -261,16 +264,17 @@ PARTS_OF_DTYPES(activated_gradient, gradient_of_image, 1)
 With h = (x - mean) / deviation and g the gradient of what is activated, averaged over a
 group: dx = (g w - mean(g w) - h mean(g w h)) / deviation.
 
-x, dy, dx: (images, pixels, channels), in the dtype; weight, bias, moments: as
-`normalise` had and wrote them; slopes: written, the gradients of the weight and of the
-bias, after them each image's shares, float32 (1 + images, 2, channels). */
-EXPORT void normalise_gradient(const void *x, const void *dy, void *dx,
-                               const float *weight, const float *bias,
+x, dy, onto, dx: (images, pixels, channels), in the dtype; onto: added to dx, or null;
+weight, bias, moments: as `normalise` had and wrote them; slopes: written, the gradients
+of the weight and of the bias, after them each image's shares, float32 (1 + images, 2,
+channels). */
+EXPORT void normalise_gradient(const void *x, const void *dy, const void *onto,
+                               void *dx, const float *weight, const float *bias,
                                const float *moments, float *slopes, i64 images,
                                i64 pixels, i64 channels, i64 groups, int activates,
                                dtype kind) {
     shape s = shape_of(images, pixels, channels, groups);
-    normalisation_gradient work = {x, dy, dx, weight, bias, moments, slopes, s};
+    normalisation_gradient work = {x, dy, onto, dx, weight, bias, moments, slopes, s};
     part *parts[2][2] = {{gradient_float32, gradient_bfloat16},
                          {activated_gradient_float32, activated_gradient_bfloat16}};
     do_parts(parts[activates][kind], &work, images, 8 * s.length + pixels * channels);
