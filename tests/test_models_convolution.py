@@ -18,9 +18,7 @@ from noisesteps.models.convolution import (
     can_convolve,
     can_convolve_to_few,
     convolve,
-    convolved_to_few,
     side_of,
-    spread,
 )
 
 pytestmark = pytest.mark.skipif(
@@ -324,19 +322,13 @@ def test_amx_is_what_pytorch_says_of_the_processor(monkeypatch, capabilities, ex
     assert module._has_amx.__wrapped__() is expected
 
 
-# To few channels, without a gradient
+# To few channels
 
 
-def convolved_to_few_by_ours(layer, x):
-    assert can_convolve_to_few(layer, x)
-    return convolved_to_few(x, spread(layer.weight), layer.bias.detach())
-
-
-@torch.no_grad()
 @settings(deadline=None)
 @given(
     dtype=st.sampled_from(DTYPES),
-    count=st.integers(0, 3),
+    count=st.integers(1, 3),
     inputs=st.integers(1, 3),
     outputs=st.integers(1, 4),
     height=st.integers(1, 20),
@@ -347,21 +339,44 @@ def test_images_of_any_sides_are_convolved_to_few_channels(
 ):
     layer = convolution(16 * inputs, outputs)
     x = images(count, 16 * inputs, height, width, dtype=dtype)
-    found = convolved_to_few_by_ours(layer, x)
-    exact = copy.deepcopy(layer).double()(x.double())
-    assert found.shape == exact.shape and found.dtype is dtype
-    assert found.is_contiguous(memory_format=torch.channels_last)
-    if count:
-        theirs = error(layer(x.float()), exact)
-        assert error(found, exact) < (
-            2**-8 if dtype is torch.bfloat16 else 2 * theirs + 2e-7
+    gradient = images(count, outputs, height, width, seed=5, dtype=dtype)
+    results = [
+        results_and_gradients(one, gradient)[:4]
+        for one in (
+            convolved_to_few_by_ours(layer, x),
+            convolved_by_pytorch(layer, x, None, None, False, torch.float32),
+            convolved_by_pytorch(layer, x, None, None, False, torch.float64),
         )
+    ]
+    for index, (our, their, exact) in enumerate(zip(*results, strict=True)):
+        assert our.shape == exact.shape
+        rounds = dtype is torch.bfloat16 and index < 2
+        assert our.dtype is (torch.bfloat16 if rounds else torch.float32)
+        bound = 2**-8 if rounds else 2 * error(their, exact) + 2e-7
+        assert error(our, exact) < bound
+
+
+def convolved_to_few_by_ours(layer, x):
+    """Return a result and the gradient's leaves; bf16 as in training, by autocast."""
+    x = x.detach().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16, enabled=x.dtype is torch.bfloat16):
+        assert can_convolve_to_few(layer, x)
+        y = convolve(layer, x)
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    return y, [x, layer.weight, layer.bias, None, None]
+
+
+def test_no_images_are_convolved_to_few_channels():
+    layer, x = convolution(16, 3), images(0, 16, 8, 8, dtype=torch.float32)
+    y, (x, *_) = convolved_to_few_by_ours(layer, x)
+    y.sum().backward()
+    assert x.grad.shape == x.shape and not layer.weight.grad.any()
 
 
 def test_a_pixel_that_is_no_number_reaches_its_neighbours_of_few_channels_alone():
     layer, x = convolution(16, 3), images(2, 16, 9, 9, dtype=torch.float32)
     x[1, 3, 0, 4] = float("nan")
-    finite = convolved_to_few_by_ours(layer, x).isfinite()
+    finite = convolved_to_few_by_ours(layer, x)[0].isfinite()
     assert finite.logical_not().sum() == 3 * 2 * 3
     assert not finite[1, :, :2, 3:6].any()
 

@@ -269,13 +269,15 @@ def test_the_networks_gradients_in_fp32_are_close_to_those_in_float64():
 
 @pytest.mark.parametrize(("preset", "size"), [("tiny", 8), ("toy-16", 16)])
 def test_the_networks_gradients_err_no_more_than_with_pytorchs_kernels(preset, size):
-    network, x = UNet.preset(preset, size, seed=1), drawn(8, 3, size, size)
-    exact = gradients(network, x, torch.contiguous_format, enabled=False)
-    errors = [
-        (gradients(network, x, layout, dtype=torch.bfloat16) - exact).square().sum()
-        for layout in (torch.channels_last, torch.contiguous_format)
-    ]
-    assert 0 < errors[0] < 1.1 * errors[1]
+    """Of several networks and images: of one, either may be the better by chance."""
+    layouts, errors = (torch.channels_last, torch.contiguous_format), [0.0, 0.0]
+    for seed in range(6):
+        network, x = UNet.preset(preset, size, seed=seed), drawn(8, 3, size, size)
+        exact = gradients(network, x, torch.contiguous_format, enabled=False)
+        for index, layout in enumerate(layouts):
+            found = gradients(network, x, layout, dtype=torch.bfloat16)
+            errors[index] += (found - exact).square().sum().item()
+    assert 0 < errors[0] < errors[1]
 
 
 @pytest.mark.parametrize("in_bf16", [True, False])

@@ -72,13 +72,19 @@ def can_convolve(
     )
 
 
-def can_convolve_to_few(layer: nn.Conv2d, x: torch.Tensor) -> bool:
-    """Whether there is a kernel, without a gradient, for few channels as result."""
+def can_convolve_to_few(
+    layer: nn.Conv2d, x: torch.Tensor, *, converts: bool = False
+) -> bool:
+    """Whether there is a kernel for a convolution that gives few channels.
+
+    Of images (N,C,H,W); `converts` as for `can_convolve`.
+    """
     return (
         _keeps_size(layer)
         and x.shape[1] == layer.in_channels
         and layer.in_channels % MULTIPLE == 0
         and layer.out_channels <= FEW
+        and (converts or x.dtype is _computed_in(layer))
         and has_kernels(x)
     )
 
@@ -150,7 +156,10 @@ def convolve(
     if can_convolve(layer, x, doubles=doubles):
         return _Convolve.apply(x, layer.weight, layer.bias, shift, onto, doubles)
     x = doubled(x) if doubles else x
-    y = convolve_pixels(layer, x) if is_linear(layer, x) else layer(x)
+    if can_convolve_to_few(layer, x):
+        y = _ConvolveToFew.apply(x, layer.weight, layer.bias)
+    else:
+        y = convolve_pixels(layer, x) if is_linear(layer, x) else layer(x)
     if shift is not None:
         y = y + shift[:, :, None, None]
     return y if onto is None else y + onto
@@ -370,3 +379,30 @@ def convolved_to_few(
         *(images, height, width, inputs, len(bias), KINDS[x.dtype]),
     )
     return y
+
+
+class _ConvolveToFew(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        context: Context, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor
+    ) -> torch.Tensor:
+        context.save_for_backward(x, weight)
+        return convolved_to_few(x, spread(weight), bias.float())
+
+    @staticmethod
+    @once_differentiable
+    def backward(context: Context, dy: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        x, weight = context.saved_tensors
+        dtype, weight = weight.dtype, weight.float()
+        weight = weight.contiguous(memory_format=torch.channels_last)
+        dy = dy.contiguous(memory_format=torch.channels_last)
+        dx, dweight = torch.empty_like(x), torch.empty_like(weight)
+        (images, inputs, height, width), outputs = x.shape, len(weight)
+        size = weight.numel()
+        sums = torch.empty(images + 1, size + outputs, dtype=torch.float32)
+        on_threads().convolve_few_gradient(
+            *addresses(x, dy, weight, dx, sums),
+            *(images, height, width, inputs, outputs, KINDS[x.dtype]),
+        )
+        dweight.permute(0, 2, 3, 1).copy_(sums[0, :size].view(outputs, 3, 3, inputs))
+        return dx, dweight.to(dtype), sums[0, size:].to(dtype, copy=True)

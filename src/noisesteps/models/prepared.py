@@ -81,7 +81,7 @@ class Convolution:
     def _fastest(self, x: torch.Tensor) -> Way:
         if can_convolve(self.layer, x, converts=True):
             return partial(self._by_tiles, side_of(x, Scale.SAME))
-        if can_convolve_to_few(self.layer, x):
+        if can_convolve_to_few(self.layer, x, converts=True):
             return partial(self._to_few, spread(self.layer.weight))
         return self._by_onednn if self.packs else self._by_pytorch
 

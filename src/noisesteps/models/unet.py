@@ -16,6 +16,7 @@ from torch import nn
 
 from noisesteps.errors import ConfigError
 from noisesteps.models.blocks import NORM_EPS, DownLevel, Middle, UpLevel
+from noisesteps.models.convolution import convolve
 from noisesteps.models.frozen import FrozenUNet
 from noisesteps.models.fused import HEAD_CHANNELS, normalise
 from noisesteps.models.presets import PRESETS, Architecture
@@ -186,7 +187,7 @@ class UNet(nn.Module):
         for level in self.up_blocks:
             x = level(x, embedding, skips)
         # 5. to pixels
-        return self.conv_out(normalise(self.conv_norm_out, x))
+        return convolve(self.conv_out, normalise(self.conv_norm_out, x))
 
     def embed_timesteps(self, timesteps: torch.Tensor) -> torch.Tensor:
         """Compute the activated time embedding of each of `timesteps`.

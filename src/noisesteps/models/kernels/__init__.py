@@ -56,6 +56,7 @@ SIGNATURES = {
     "transform_weight": (*[ADDRESS] * 2, *[COUNT] * 2, FLAG, FLAG),
     "convolve": (*[ADDRESS] * 3, COUNT, *[ADDRESS] * 2, *[COUNT] * 5, *[FLAG] * 3),
     "convolve_few": (*[ADDRESS] * 4, *[COUNT] * 5, FLAG),
+    "convolve_few_gradient": (*[ADDRESS] * 5, *[COUNT] * 5, FLAG),
     "convolve_gradient": (*[ADDRESS] * 5, *[COUNT] * 6, *[FLAG] * 3),
 }
 

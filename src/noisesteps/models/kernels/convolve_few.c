@@ -1,4 +1,5 @@
-/* Convolution by 3x3 with a margin of 1 to few channels, as the network ends with.
+/* Convolution by 3x3 with a margin of 1 to few channels, as the network ends with, and
+its gradient.
 
 All nine products of each pixel are taken at once, as a product of matrices whose
 columns are the places of a kernel, each for every output; then those of nine neighbours
@@ -100,4 +101,82 @@ EXPORT void convolve_few(const void *x, const float *weight, const float *bias, 
     part *parts[] = {convolves_float32, convolves_bfloat16};
     do_parts(parts[kind], &work, images * ((height + BAND - 1) / BAND),
              width * inputs + 3 * products_of(&work, 0).row);
+}
+
+/* Gradient: products with what each pixel gave to its neighbours, (pixels, outputs, 3,
+3). */
+
+typedef struct {
+    const void *x, *dy;
+    const float *weight;
+    void *dx;
+    float *sums;
+    i64 images, height, width, inputs, outputs;
+} gradient;
+
+/* Copy the gradients of the results that each pixel of a row is part of, by way of its
+own row of them and the two beside it, with zeros around the image. */
+INLINE void collect_row(const gradient *work, i64 n, i64 row, float *rows,
+                        float *restrict given, dtype kind) {
+    i64 width = work->width, outputs = work->outputs, length = (width + 2) * outputs;
+    clear(rows, 3 * length);
+    for (i64 i = 0; i < 3; i++) {
+        i64 y = row + i - 1;
+        const void *dy = at(work->dy, (n * work->height + y) * width * outputs, kind);
+        if (y >= 0 && y < work->height)
+            for (i64 k = 0; k < width * outputs; k++)
+                rows[i * length + outputs + k] = get(dy, k, kind);
+    }
+    for (i64 i = 0; i < width * outputs; i++)
+        EACH (p, 9)
+            given[9 * i + p] = rows[(2 - p / 3) * length + i + (2 - p % 3) * outputs];
+}
+
+/* Of an image: `dx`, and its shares of the gradients of weight and bias. */
+INLINE void gradient_of_image(const gradient *work, i64 n, float *scratch, dtype kind) {
+    i64 width = work->width, inputs = work->inputs, outputs = work->outputs;
+    i64 places = 9 * outputs, size = width * inputs;
+    float *dweight = work->sums + n * outputs * (9 * inputs + 1);
+    float *dbias = dweight + places * inputs;
+    float *pixels = scratch, *found = pixels + size, *given = found + size;
+    float *rows = given + width * places;
+    double sums[FEW] = {0}; /* of many numbers, and few */
+    for (i64 row = 0; row < work->height; row++) {
+        i64 first = (n * work->height + row) * width;
+        for (i64 i = 0; i < size; i += WIDTH)
+            store(pixels + i, load_from(work->x, first * inputs + i, kind));
+        collect_row(work, n, row, rows, given, kind);
+        multiply((matrix){given, places, 1}, (matrix){work->weight, inputs, 1}, found,
+                 inputs, width, inputs, places, 0);
+        for (i64 i = 0; i < size; i += WIDTH)
+            store_to(work->dx, first * inputs + i, load(found + i), kind);
+        multiply((matrix){given, 1, places}, (matrix){pixels, inputs, 1}, dweight,
+                 inputs, places, inputs, width, row > 0);
+        for (i64 i = 0; i < width; i++)
+            for (i64 o = 0; o < outputs; o++)
+                sums[o] += given[i * places + o * 9 + 4]; /* the pixel's own */
+    }
+    for (i64 o = 0; o < outputs; o++)
+        dbias[o] = (float)sums[o];
+}
+
+PARTS_OF_DTYPES(gradients, gradient_of_image)
+
+/* Compute the gradients of `convolve_few` from that of its result, `dy`.
+
+weight: float32 (outputs, 3, 3, inputs); dx: as x; sums: written, the gradients of the
+weight and, after it, of the bias, (outputs,), and after them each image's shares. */
+EXPORT void convolve_few_gradient(const void *x, const void *dy, const float *weight,
+                                  void *dx, float *sums, i64 images, i64 height,
+                                  i64 width, i64 inputs, i64 outputs, dtype kind) {
+    i64 size = outputs * (9 * inputs + 1);
+    gradient work = {x,      dy,     weight, dx,     sums + size,
+                     images, height, width,  inputs, outputs};
+    part *parts[] = {gradients_float32, gradients_bfloat16};
+    do_parts(parts[kind], &work, images,
+             width * (2 * inputs + 9 * outputs) + 3 * (width + 2) * outputs);
+    clear(sums, size);
+    for (i64 n = 1; n <= images; n++)
+        for (i64 i = 0; i < size; i++)
+            sums[i] += sums[n * size + i];
 }
