@@ -9,17 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from noise import drawn, error, images
-from noisesteps.models import convolution as module
-from noisesteps.models import kernels
-from noisesteps.models.convolution import (
-    LARGE,
-    SMALL,
-    Scale,
-    can_convolve,
-    can_convolve_to_few,
-    convolve,
-    side_of,
-)
+from noisesteps.models import kernels, tiles
+from noisesteps.models.convolution import convolve
+from noisesteps.models.few_channels import can_convolve_to_few
+from noisesteps.models.tiles import LARGE, SMALL, Scale, can_convolve, side_of
 
 pytestmark = pytest.mark.skipif(
     kernels.load() is None, reason="no kernels; test_models_kernels.py says whether so"
@@ -133,7 +126,7 @@ def test_convolution_and_its_gradients_err_no_more_than_pytorchs(
 @pytest.fixture
 def in_bf16_too(monkeypatch):
     """Convolve images of any size in bf16, on any CPU that there are kernels for."""
-    monkeypatch.setattr(module, "_gains_in_bf16", lambda x, doubles: True)
+    monkeypatch.setattr(tiles, "_gains_in_bf16", lambda x, doubles: True)
 
 
 @pytest.mark.parametrize("doubles", [False, True])
@@ -307,7 +300,7 @@ def test_no_images_are_convolved_to_none():
 def test_bf16_is_left_to_onednn_where_that_is_faster(
     monkeypatch, side, doubles, amx, expected
 ):
-    monkeypatch.setattr(module, "_has_amx", lambda: amx)
+    monkeypatch.setattr(tiles, "_has_amx", lambda: amx)
     layer, x = convolution(16, 16).bfloat16(), images(2, 16, side, side)
     assert can_convolve(layer, x, doubles=doubles) is expected
     assert can_convolve(layer.float(), x.float(), doubles=doubles)
@@ -319,7 +312,7 @@ def test_bf16_is_left_to_onednn_where_that_is_faster(
 )
 def test_amx_is_what_pytorch_says_of_the_processor(monkeypatch, capabilities, expected):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
-    assert module._has_amx.__wrapped__() is expected
+    assert tiles._has_amx.__wrapped__() is expected
 
 
 # To few channels

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from noisesteps.models import convolution, fused, kernels, linear
+from noisesteps.models import few_channels, fused, kernels, linear, tiles
+from noisesteps.models.convolution import convolve
 
 HAS_AVX2 = torch.backends.cpu.get_cpu_capability() in kernels.TARGETS
 pytestmark = pytest.mark.skipif(not HAS_AVX2, reason="a CPU without kernels")
@@ -105,7 +106,7 @@ def test_the_machine_does_not_change_a_bit(tmp_path, monkeypatch, setting, dtype
     Nor convolutions in other blocks, as where a core's own cache is small.
     """
     target = kernels.TARGETS[torch.backends.cpu.get_cpu_capability()]
-    monkeypatch.setattr(convolution, "_gains_in_bf16", lambda x, doubles: True)
+    monkeypatch.setattr(tiles, "_gains_in_bf16", lambda x, doubles: True)
 
     def found(value):
         built = kernels.compile_for((*target, f"-D{setting}={value}"), tmp_path)
@@ -118,8 +119,8 @@ def test_the_machine_does_not_change_a_bit(tmp_path, monkeypatch, setting, dtype
             layer = nn.Conv2d(inputs, outputs, 3, padding=1, dtype=dtype)
             x = torch.randn(5, inputs, side, side, dtype=dtype)
             x = x.to(memory_format=torch.channels_last).requires_grad_()
-            assert convolution.can_convolve(layer, x, doubles=doubles)
-            y = convolution.convolve(layer, x, doubles=doubles)
+            assert tiles.can_convolve(layer, x, doubles=doubles)
+            y = convolve(layer, x, doubles=doubles)
             y.square().sum().backward()
             results += [y, x.grad, layer.weight.grad, layer.bias.grad]
         for pixels in (16, 41):
@@ -129,8 +130,8 @@ def test_the_machine_does_not_change_a_bit(tmp_path, monkeypatch, setting, dtype
             results += [mixed, projected.grad]
         x = torch.randn(2, 16, 9, 9, dtype=dtype)
         x = x.to(memory_format=torch.channels_last)
-        weight = convolution.spread(torch.randn(3, 16, 3, 3))
-        results.append(convolution.convolved_to_few(x, weight, torch.randn(3)))
+        weight = few_channels.spread(torch.randn(3, 16, 3, 3))
+        results.append(few_channels.convolved_to_few(x, weight, torch.randn(3)))
         weight = linear.packed(torch.randn(48, 32))
         results.append(linear.multiplied(torch.randn(99, 32), weight, torch.randn(48)))
         return results

@@ -15,22 +15,23 @@ from torch import nn
 
 from noisesteps.devices import multiplies_bf16
 from noisesteps.models.blocks import Attention, Upsample, attend
-from noisesteps.models.convolution import (
-    SMALL,
-    Scale,
-    can_convolve,
+from noisesteps.models.convolution import doubled, is_linear
+from noisesteps.models.few_channels import (
     can_convolve_to_few,
-    convolved,
     convolved_to_few,
-    doubled,
-    is_linear,
-    side_of,
     spread,
-    transformed,
 )
 from noisesteps.models.fused import HEAD_CHANNELS, attended, normalised
 from noisesteps.models.kernels import has_kernels
 from noisesteps.models.linear import can_multiply, multiplied, packed
+from noisesteps.models.tiles import (
+    SMALL,
+    Scale,
+    can_convolve,
+    convolved,
+    side_of,
+    transformed,
+)
 from noisesteps.models.upsampling import (
     half_resolution_weight,
     interleave,

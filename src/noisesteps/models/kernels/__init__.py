@@ -3,8 +3,8 @@
 `ziglang` brings the compiler (clang) as a Python package; compiling takes a few
 seconds, and what comes of it is kept beside this file or, where that cannot be written,
 in the user's cache folder. The kernels take the addresses of contiguous memory;
-`models.convolution` and `models.fused` see to dtypes, shapes and layouts. A sum is
-taken in one order, however many threads there are.
+`models.tiles`, `models.few_channels`, `models.linear` and `models.fused` see to dtypes,
+shapes and layouts. A sum is taken in one order, however many threads there are.
 """
 
 from __future__ import annotations
