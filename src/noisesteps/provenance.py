@@ -10,13 +10,17 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-LIBRARIES = ("numpy", "pillow", "scipy", "torch", "torchvision", "torch-fidelity")
+LIBRARIES = (
+    *("numpy", "pillow", "scipy", "torch", "torchvision", "torch-fidelity"),
+    "ziglang",  # compiles `models.kernels`
+)
 PACKAGE = Path(__file__).parent
+SOURCES = {".py", ".c", ".h"}
 
 
 @cache
 def code_digest(*parts: str) -> str:
-    """Return the sha256 over the package's Python files, in name order.
+    """Return the sha256 over the package's sources, in name order.
 
     Parameters
     ----------
@@ -27,14 +31,15 @@ def code_digest(*parts: str) -> str:
     """
     named = [PACKAGE / part for part in parts] or [PACKAGE]
     digest = hashlib.sha256()
-    for path in sorted(found for part in named for found in _modules(part)):
+    for path in sorted(found for part in named for found in _sources(part)):
         digest.update(path.relative_to(PACKAGE).as_posix().encode() + b"\0")
         digest.update(path.read_bytes() + b"\0")
     return digest.hexdigest()
 
 
-def _modules(part: Path) -> list[Path]:
-    return [part] if part.is_file() else list(part.rglob("*.py"))
+def _sources(part: Path) -> list[Path]:
+    files = [part] if part.is_file() else part.rglob("*")
+    return [path for path in files if path.suffix in SOURCES]
 
 
 @cache

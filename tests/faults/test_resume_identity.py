@@ -156,7 +156,10 @@ def test_all_code_that_computes_is_in_the_digest():
     assert left_out == []
 
 
-@pytest.mark.parametrize("part", stages.COMPUTING)
+KERNELS = ("models/kernels/multiply.h", "models/kernels/convolve.c")
+
+
+@pytest.mark.parametrize("part", (*stages.COMPUTING, *KERNELS))
 def test_an_edit_of_the_code_is_another_origin(tmp_path, monkeypatch, part):
     from noisesteps import provenance
 
@@ -169,7 +172,7 @@ def test_an_edit_of_the_code_is_another_origin(tmp_path, monkeypatch, part):
     before = stages._origin({})
     edited = package / part
     edited = edited / "__init__.py" if edited.is_dir() else edited
-    edited.write_text(edited.read_text() + "# edited\n")
+    edited.write_text(edited.read_text() + "\n")
     assert stages._origin({})["code"] != before["code"]
 
 
