@@ -196,6 +196,8 @@ def _frozen(layer: Layer, dtype: torch.dtype) -> Callable[[torch.Tensor], object
             return prepared.Upsampling(layer.module, dtype)
         case nn.GroupNorm():
             return prepared.Normalisation(layer.module, activates=layer.activates)
+        case nn.Conv2d(kernel_size=(1, 1)):
+            return prepared.Shortcut(layer.module, dtype)
         case _:
             return prepared.Convolution(layer.module, dtype)
 

@@ -100,7 +100,7 @@ def test_many_images_pass_through_the_network_in_parts(monkeypatch):
     )
     parts = network.frozen(TIMESTEPS, torch.float32)
     torch.testing.assert_close(parts(x, 1), whole)
-    assert seen == [4, 4, 1]
+    assert seen == [3, 3, 3]
     assert parts(x[:0], 1).shape == (0, 3, 16, 16)
 
 
@@ -117,6 +117,16 @@ def test_a_convolution_takes_images_of_either_layout(outputs, side):
         given = x.to(memory_format=layout)
         added = onto.to(memory_format=layout)
         torch.testing.assert_close(convolution(given, onto=added), layer(x) + onto)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("outputs", [32, 3])
+def test_a_layer_of_another_dtype_is_converted(outputs, dtype):
+    layer = torch.nn.Conv2d(16, outputs, 3, padding=1).to(dtype)
+    convolution, x = Convolution(layer, torch.float32), torch.randn(2, 16, 8, 8)
+    x = x.to(memory_format=torch.channels_last)
+    torch.testing.assert_close(convolution(x), layer.float()(x))
 
 
 @pytest.mark.skipif(not prepared._has_onednn(torch.float32), reason="needs oneDNN")

@@ -51,16 +51,17 @@ def trained_weights(network: nn.Module, updates: int = 3, **values) -> dict:
     return learner.network.state_dict()
 
 
-def test_adam_is_pytorchs_to_the_last_bit():
-    ours, theirs = UNet.preset("tiny", 8), UNet.preset("tiny", 8)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_adam_is_pytorchs_to_the_last_bit(layout):
+    ours, theirs = (UNet.preset("tiny", 8).to(memory_format=layout) for _ in range(2))
     optimizer = torch.optim.Adam(theirs.parameters(), lr=1e-3, fused=True)
     adam = Adam(ours, 1e-3)
     for seed in range(3):
         for name, parameter in theirs.named_parameters():
             generator = torch.Generator().manual_seed(seed)
             gradient = torch.randn(parameter.shape, generator=generator)
-            parameter.grad = gradient.clone()
-            ours.get_parameter(name).grad = gradient
+            parameter.grad = torch.empty_like(parameter).copy_(gradient)
+            ours.get_parameter(name).grad = parameter.grad.clone()
         optimizer.step()
         adam.step()
         adam.zero_grad()

@@ -22,7 +22,7 @@ from noisesteps.models.kernels import (
 )
 from noisesteps.models.tiles import computed_in, keeps_size
 
-FEW = 4  # channels at most
+FEW = 4  # channels at most: `FEW` of `convolve_few.c`
 Context = Any  # keeps what a backward pass needs
 
 

@@ -70,13 +70,14 @@ class FrozenUNet:
     def __call__(self, x: torch.Tensor, index: int) -> torch.Tensor:
         """Predict the noise in `x`, float32 (N,3,H,W), at `timesteps[index]`."""
         x = x.to(self.dtype, memory_format=torch.channels_last)
-        parts = [self._predict(part, index) for part in x.split(self._together(x))]
+        parts = [self._predict(part, index) for part in x.chunk(self._parts(x))]
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
-    def _together(self, x: torch.Tensor) -> int:
-        """Return how many of the images pass through the network at a time."""
-        pixels = x.shape[2] * x.shape[3]
-        return max(BYTES // (pixels * len(self.conv_in.bias) * x.element_size()), 1)
+    def _parts(self, x: torch.Tensor) -> int:
+        """Return in how many parts the images pass through the network."""
+        images, _, height, width = x.shape
+        channels = len(self.conv_in.bias)
+        return -(-images * channels * height * width * x.element_size() // BYTES) or 1
 
     def _predict(self, x: torch.Tensor, index: int) -> torch.Tensor:
         x = self.conv_in(x)

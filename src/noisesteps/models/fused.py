@@ -124,8 +124,22 @@ def normalised(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return what `normalise` does, by the kernels, without a gradient.
 
-    Of the layer's `weight` and `bias` in float32. And the groups' means and the
-    inverses of their deviations, float32 (2,N,groups).
+    Parameters
+    ----------
+    x
+        Images (N,C,H,W) that `has_kernels`.
+    weight, bias
+        Float32, (C,).
+    groups, eps
+        Of the layer.
+    activates
+        Whether SiLU follows.
+
+    Returns
+    -------
+    tuple of torch.Tensor
+        The images; and the groups' means and the inverses of their deviations, float32
+        (2,N,groups).
     """
     y = torch.empty_like(x)
     images, channels, height, width = x.shape

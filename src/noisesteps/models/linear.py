@@ -17,6 +17,7 @@ def can_multiply(x: torch.Tensor, outputs: int) -> bool:
         and x.device.type == "cpu"
         and x.is_contiguous()
         and x.shape[-1] % MULTIPLE == outputs % MULTIPLE == 0
+        and not torch.compiler.is_compiling()
         and load() is not None
     )
 
@@ -47,7 +48,7 @@ def multiplied(
     bias
         Float32, (O,).
     onto
-        What the result is added to, in its shape.
+        What the result is added to, float32 and in its shape.
 
     Returns
     -------

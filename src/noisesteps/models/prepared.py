@@ -7,7 +7,7 @@ wants which is fastest for them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -38,25 +38,27 @@ from noisesteps.models.upsampling import (
     is_worth_halving,
 )
 
-Way = Callable[..., torch.Tensor]  # of images, a bias, and what to add to
+# Takes a convolution, what it has prepared, images, a bias, what to add to, and whether
+# that may be overwritten.
+Way = Callable[..., torch.Tensor]
 
 
 class Convolution:
     """A convolution, of images of each shape in the way that is fastest for it.
 
-    oneDNN's order of weights is kept for the shape of the last images, so that a result
-    depends on its own batch alone, and not on which others came before.
+    That is found, and its weights are put in order, for each shape and layout anew, so
+    that a result depends on its own batch alone, and not on which others came before.
     """
 
     def __init__(self, layer: nn.Conv2d, dtype: torch.dtype):
         self.layer = layer
         self.weight = layer.weight.to(dtype, memory_format=torch.channels_last)
-        self.bias = layer.bias.detach()
-        self.stride, self.padding = list(layer.stride), list(layer.padding)
+        self.bias = layer.bias.detach().float()
+        # Padding, stride, dilation and groups, as oneDNN's operators take them.
+        self.where = list(layer.padding), list(layer.stride), [1, 1], 1
         self.packs = _has_onednn(dtype)
-        self._packed, self._packed_for = self.weight, None
         self._transformed: dict[int, torch.Tensor] = {}  # by the tiles' side
-        self._ways: dict[tuple, Way] = {}  # by the images' shape and layout
+        self._ways: dict[tuple, tuple[Way, Any]] = {}
 
     def __call__(
         self,
@@ -73,18 +75,23 @@ class Convolution:
         key = x.shape, x.stride()
         if key not in self._ways:
             self._ways[key] = self._fastest(x)
-        return self._ways[key](x, self.bias if bias is None else bias, onto, overwrites)
+        way, prepared = self._ways[key]
+        bias = self.bias if bias is None else bias
+        return way(self, prepared, x, bias, onto, overwrites)
 
     def doubled(self, x: torch.Tensor) -> torch.Tensor:
         """Repeat each pixel in both directions, then convolve, where `can_convolve`."""
         return self._by_tiles(SMALL, x, self.bias, None, scale=Scale.DOUBLED)
 
-    def _fastest(self, x: torch.Tensor) -> Way:
+    def _fastest(self, x: torch.Tensor) -> tuple[Way, Any]:
+        """Return how to convolve images of a shape, and what is prepared for that."""
         if can_convolve(self.layer, x, converts=True):
-            return partial(self._by_tiles, side_of(x, Scale.SAME))
+            return Convolution._by_tiles, side_of(x, Scale.SAME)
         if can_convolve_to_few(self.layer, x, converts=True):
-            return partial(self._to_few, spread(self.layer.weight))
-        return self._by_onednn if self.packs else self._by_pytorch
+            return Convolution._to_few, spread(self.layer.weight)
+        if self.packs:
+            return Convolution._by_onednn, self._packed(x.shape)
+        return Convolution._by_pytorch, self.weight
 
     def _by_tiles(
         self,
@@ -113,24 +120,25 @@ class Convolution:
 
     def _by_pytorch(
         self,
+        weight: torch.Tensor,
         x: torch.Tensor,
         bias: torch.Tensor,
         onto: torch.Tensor | None,
         overwrites: bool,
     ) -> torch.Tensor:
-        bias = bias.to(self.weight.dtype)
-        y = F.conv2d(x, self.weight, bias, self.stride, self.padding)
+        padding, stride, *_ = self.where
+        y = F.conv2d(x, weight, bias.to(weight.dtype), stride, padding)
         return y if onto is None else y.add_(onto)
 
     def _by_onednn(
         self,
+        weight: torch.Tensor,
         x: torch.Tensor,
         bias: torch.Tensor,
         onto: torch.Tensor | None,
         overwrites: bool,
     ) -> torch.Tensor:
-        where = (self.padding, self.stride, [1, 1], 1)  # ... dilation, groups
-        given = x, self._pack(x.shape, where), bias.to(self.weight.dtype), *where
+        given = x, weight, bias.to(self.weight.dtype), *self.where
         if onto is not None and overwrites:
             return torch.ops.mkldnn._convolution_pointwise_.binary(
                 onto, *given, "add", 1.0, None, [], None
@@ -138,13 +146,11 @@ class Convolution:
         y = torch.ops.mkldnn._convolution_pointwise(*given, "none", [], "")
         return y if onto is None else y.add_(onto)
 
-    def _pack(self, shape: torch.Size, where: tuple) -> torch.Tensor:
-        if shape != self._packed_for:
-            self._packed = torch.ops.mkldnn._reorder_convolution_weight(
-                self.weight, *where, list(shape)
-            )
-            self._packed_for = shape
-        return self._packed
+    def _packed(self, shape: torch.Size) -> torch.Tensor:
+        """Return the weights in oneDNN's order for images of a shape."""
+        return torch.ops.mkldnn._reorder_convolution_weight(
+            self.weight, *self.where, list(shape)
+        )
 
 
 class Linear:
@@ -152,13 +158,14 @@ class Linear:
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor, dtype: torch.dtype):
         self.weight, self.bias = weight.to(dtype), bias.to(dtype)
+        self.packs = dtype is torch.float32
         self._packed: torch.Tensor | None = None
 
     def __call__(
         self, x: torch.Tensor, onto: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Multiply pixels (..., C), and add that onto what is given."""
-        if not can_multiply(x, len(self.bias)):
+        if not (self.packs and can_multiply(x, len(self.bias))):
             y = F.linear(x, self.weight, self.bias)
             return y if onto is None else y.add_(onto)
         if self._packed is None:

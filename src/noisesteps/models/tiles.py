@@ -233,16 +233,22 @@ def convolved(
     onto: torch.Tensor | None = None,
     scale: Scale = Scale.SAME,
 ) -> torch.Tensor:
-    """Return what `convolve` does, by the kernels, without a gradient.
+    """Return what `convolve_by_tiles` does, without a gradient.
 
     Parameters
     ----------
+    x
+        Images (N,C,H,W), as `can_convolve` wants them.
     weight, side
         Kernels, `transformed` for tiles of that side, as `side_of` chooses it.
     bias
         (O,), or (N,O) or (1,O).
     outputs
         O.
+    onto
+        What the result is added to.
+    scale
+        Whether images are doubled first, or results halved.
     """
     images, inputs, height, width = x.shape
     size = height, width

@@ -45,6 +45,15 @@ INLINE void copy(const void *restrict from, i64 stride, float factor,
     clear(to + s.pixels * HEAD, (s.padded - s.pixels) * HEAD);
 }
 
+/* Copy a head's queries, scaled for powers of two, its keys and values: one after the
+other. */
+INLINE void copy_head(const void *given, i64 n, i64 head, float *to, shape s,
+                      dtype kind) {
+    for (role role = QUERY; role <= VALUE; role++)
+        copy(head_of(given, n, head, role, s, kind), stride_of(s),
+             role == QUERY ? LOG2_E / ROOT : 1, to + role * HEAD * s.padded, s, kind);
+}
+
 /* Copy them back, in the dtype. */
 INLINE void put_all(const float *restrict from, void *restrict to, i64 stride, shape s,
                     dtype kind) {
@@ -145,15 +154,12 @@ typedef struct {
 
 INLINE void attend_head(const attention *work, i64 index, float *scratch, dtype kind) {
     shape s = work->shape;
-    i64 n = index / s.heads, head = index % s.heads, stride = stride_of(s);
+    i64 n = index / s.heads, head = index % s.heads;
     float *tops = work->levels + index * s.pixels;
     float *totals = tops + s.images * s.heads * s.pixels;
     float *query = scratch, *key = query + HEAD * s.padded;
     float *value = key + HEAD * s.padded, *weights = value + HEAD * s.padded;
-    copy(head_of(work->given, n, head, QUERY, s, kind), stride, LOG2_E / ROOT, query, s,
-         kind);
-    copy(head_of(work->given, n, head, KEY, s, kind), stride, 1, key, s, kind);
-    copy(head_of(work->given, n, head, VALUE, s, kind), stride, 1, value, s, kind);
+    copy_head(work->given, n, head, query, s, kind);
     for (i64 i = 0; i < s.pixels; i += WIDTH) {
         vector lanes[HEAD], mixed[HEAD] = {0};
         load_lanes(query + i * HEAD, lanes);
@@ -248,10 +254,7 @@ INLINE void gradient_of_head(const attention_gradient *work, i64 index, float *s
     float *query = scratch, *key = query + block, *value = key + block;
     float *upper = value + block, *dkey = upper + block, *dvalue = dkey + block;
     float *weights = dvalue + block, *slopes = weights + WIDTH * s.padded;
-    copy(head_of(work->given, n, head, QUERY, s, kind), stride, LOG2_E / ROOT, query, s,
-         kind);
-    copy(head_of(work->given, n, head, KEY, s, kind), stride, 1, key, s, kind);
-    copy(head_of(work->given, n, head, VALUE, s, kind), stride, 1, value, s, kind);
+    copy_head(work->given, n, head, query, s, kind);
     copy(result_of(work->dmixed, n, head, s, kind), s.heads * HEAD, 1, upper, s, kind);
     clear(dkey, 2 * (block + WIDTH * s.padded)); /* and what follows it */
     for (i64 i = 0; i < s.pixels; i += WIDTH) {

@@ -37,6 +37,7 @@ INLINE void store(float *to, vector x) {
 INLINE vector all(float x) {
     return x - (vector){0};
 }
+
 /* Eight numbers, on every processor. */
 typedef float eight __attribute__((vector_size(32), aligned(4), may_alias));
 INLINE eight load_eight(const float *from) {

@@ -105,13 +105,12 @@ EXPORT void convolve(const void *x, const float *weight, const float *bias,
                      dtype kind) {
     shape s = {images, height, width, inputs, outputs};
     i64 tiles = tiles_of(images, s, side), size = tiles_of_block(s, side, 2 * ROWS);
-    i64 threads = thread_count(), blocks = (tiles + size - 1) / size, bands = 1;
-    if (blocks == 1) {
-        bands = bands_of(outputs, 1);
-    } else if (blocks) {
+    i64 threads = thread_count(), blocks = (tiles + size - 1) / size;
+    if (blocks > threads)
         blocks = (blocks + threads - 1) / threads * threads; /* as many for each */
+    if (blocks)
         size = (tiles + blocks - 1) / blocks;
-    }
+    i64 bands = bands_of(outputs, blocks);
     convolution work = {x, weight, bias, onto, y, bias_step, s, size, bands};
     part *large[] = {large_float32, large_bfloat16};
     part *small[3][2] = {{small_float32, small_bfloat16},

@@ -7,7 +7,7 @@ are summed. */
 
 #include "multiply.h"
 
-enum { FEW = 4, BAND = 8 /* rows of an image */ };
+enum { FEW = 4 /* as in few_channels.py */, STRIP = 8 /* rows of an image */ };
 typedef float four __attribute__((vector_size(4 * FEW), aligned(4), may_alias));
 
 typedef struct {
@@ -16,6 +16,16 @@ typedef struct {
     void *y;
     i64 images, height, width, inputs, outputs;
 } convolution;
+
+/* Numbers of an image from the `first` on, where they are float32 in place. */
+INLINE const float *in_float32(const void *x, i64 first, i64 count, float *converted,
+                               dtype kind) {
+    if (kind == FLOAT32)
+        return (const float *)x + first;
+    for (i64 i = 0; i < count; i += WIDTH)
+        store(converted + i, load_from(x, first + i, kind));
+    return converted;
+}
 
 /* The products of a row's pixels go round in memory for three rows. */
 typedef struct {
@@ -40,14 +50,10 @@ INLINE void multiply_row(const convolution *work, i64 n, i64 row, products to,
         clear(numbers, to.row);
         return;
     }
-    const void *x = at(work->x, (n * work->height + row) * width * inputs, kind);
-    if (kind == FLOAT32)
-        pixels = (float *)x;
-    else
-        for (i64 i = 0; i < width * inputs; i += WIDTH)
-            store(pixels + i, load_from(x, i, kind));
+    i64 first = (n * work->height + row) * width * inputs;
+    const float *x = in_float32(work->x, first, width * inputs, pixels, kind);
     clear(numbers, to.columns);
-    multiply((matrix){pixels, inputs, 1}, (matrix){work->weight, to.columns, 1},
+    multiply((matrix){x, inputs, 1}, (matrix){work->weight, to.columns, 1},
              numbers + to.columns, to.columns, width, to.columns, inputs, 0);
     clear(numbers + (width + 1) * to.columns, to.columns);
 }
@@ -73,10 +79,10 @@ INLINE void sum_row(const convolution *work, i64 n, i64 row, products from,
     }
 }
 
-INLINE void convolve_band(const convolution *work, i64 index, float *scratch,
-                          dtype kind) {
-    i64 bands = (work->height + BAND - 1) / BAND, n = index / bands;
-    i64 first = index % bands * BAND, end = least(first + BAND, work->height);
+INLINE void convolve_strip(const convolution *work, i64 index, float *scratch,
+                           dtype kind) {
+    i64 strips = (work->height + STRIP - 1) / STRIP, n = index / strips;
+    i64 first = index % strips * STRIP, end = least(first + STRIP, work->height);
     float *pixels = scratch;
     products products = products_of(work, pixels + work->width * work->inputs);
     multiply_row(work, n, first - 1, products, pixels, kind);
@@ -87,7 +93,7 @@ INLINE void convolve_band(const convolution *work, i64 index, float *scratch,
     }
 }
 
-PARTS_OF_DTYPES(convolves, convolve_band)
+PARTS_OF_DTYPES(convolves, convolve_strip)
 
 /* Convolve images to four channels at most.
 
@@ -99,7 +105,7 @@ EXPORT void convolve_few(const void *x, const float *weight, const float *bias, 
                          dtype kind) {
     convolution work = {x, weight, bias, y, images, height, width, inputs, outputs};
     part *parts[] = {convolves_float32, convolves_bfloat16};
-    do_parts(parts[kind], &work, images * ((height + BAND - 1) / BAND),
+    do_parts(parts[kind], &work, images * ((height + STRIP - 1) / STRIP),
              width * inputs + 3 * products_of(&work, 0).row);
 }
 
@@ -142,16 +148,16 @@ INLINE void gradient_of_image(const gradient *work, i64 n, float *scratch, dtype
     float *rows = given + width * places;
     double sums[FEW] = {0}; /* of many numbers, and few */
     for (i64 row = 0; row < work->height; row++) {
-        i64 first = (n * work->height + row) * width;
-        for (i64 i = 0; i < size; i += WIDTH)
-            store(pixels + i, load_from(work->x, first * inputs + i, kind));
+        i64 first = (n * work->height + row) * size;
+        const float *x = in_float32(work->x, first, size, pixels, kind);
+        float *dx = kind == FLOAT32 ? (float *)work->dx + first : found;
         collect_row(work, n, row, rows, given, kind);
-        multiply((matrix){given, places, 1}, (matrix){work->weight, inputs, 1}, found,
+        multiply((matrix){given, places, 1}, (matrix){work->weight, inputs, 1}, dx,
                  inputs, width, inputs, places, 0);
-        for (i64 i = 0; i < size; i += WIDTH)
-            store_to(work->dx, first * inputs + i, load(found + i), kind);
-        multiply((matrix){given, 1, places}, (matrix){pixels, inputs, 1}, dweight,
-                 inputs, places, inputs, width, row > 0);
+        for (i64 i = 0; dx == found && i < size; i += WIDTH)
+            store_to(work->dx, first + i, load(found + i), kind);
+        multiply((matrix){given, 1, places}, (matrix){x, inputs, 1}, dweight, inputs,
+                 places, inputs, width, row > 0);
         for (i64 i = 0; i < width; i++)
             for (i64 o = 0; o < outputs; o++)
                 sums[o] += given[i * places + o * 9 + 4]; /* the pixel's own */

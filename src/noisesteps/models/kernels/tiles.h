@@ -214,9 +214,10 @@ INLINE void transform_block(const void *x, const void *outside, i64 first, i64 c
     i64 row = (s.width >> (scale == DOUBLED)) * s.inputs;
     for (i64 t = 0; t < count; t++, tile = after(tile, s, side)) {
         int inside = is_inside(tile, s, side);
-        const void *corner = at(x, first_under(tile, s, scale) * s.inputs, kind);
-        const void *pixels[MOST][MOST];
-        if (!inside)
+        const void *corner = x, *pixels[MOST][MOST];
+        if (inside)
+            corner = at(x, first_under(tile, s, scale) * s.inputs, kind);
+        else
             find_pixels(x, outside, tile, s, side, scale, kind, pixels);
         for (i64 c = 0; c < s.inputs; c += WIDTH) {
             vector d[MOST][MOST], v[MOST][MOST];
