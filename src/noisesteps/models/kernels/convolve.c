@@ -55,18 +55,6 @@ INLINE void gather_block(const convolution *work, block sums, i64 first, i64 cou
         }
 }
 
-/* Products of a block's tiles with a place's kernels for some outputs. */
-INLINE void multiply_place(const convolution *work, const float *pixels,
-                           const float *weight, float *sums, i64 count, band band) {
-    shape s = work->shape;
-    for (i64 k = band.first; k < band.end; k += PANEL) {
-        i64 width = width_of_panel(k, s.outputs);
-        matrix left = {pixels, s.inputs, 1};
-        matrix right = {weight + start_of_panel(k, s.inputs), width, 1};
-        multiply(left, right, sums + k, s.outputs, count, width, s.inputs, 0);
-    }
-}
-
 INLINE void convolve_block(const convolution *work, i64 index, float *scratch, int side,
                            scale scale, dtype kind) {
     shape s = work->shape;
@@ -79,11 +67,13 @@ INLINE void convolve_block(const convolution *work, i64 index, float *scratch, i
                   step_of(work->size * s.outputs)};
     clear(outside, s.inputs);
     transform_block(work->x, outside, first, count, s, pixels, side, scale, kind);
-    for (int p = 0; p < side * side; p++)
-        if (counts(p, scale))
-            multiply_place(work, pixels.numbers + p * pixels.step,
-                           work->weight + p * step_of(s.inputs * s.outputs),
-                           sums.numbers + p * sums.step, count, band);
+    for (int p = 0; p < side * side; p++) {
+        if (!counts(p, scale))
+            continue;
+        matrix left = {pixels.numbers + p * pixels.step, s.inputs, 1};
+        multiply_panels(left, work->weight + p * step_of(s.inputs * s.outputs),
+                        sums.numbers + p * sums.step, count, band, s.outputs, s.inputs);
+    }
     gather_block(work, sums, first, count, band, side, scale, kind);
 }
 

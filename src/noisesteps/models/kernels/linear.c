@@ -17,12 +17,8 @@ static void multiply_block(const void *given, i64 index, float *scratch) {
     i64 inputs = work->inputs, outputs = work->outputs, first = index * PIXELS;
     i64 count = least(PIXELS, work->pixels - first);
     float *y = work->y + first * outputs;
-    for (i64 k = 0; k < outputs; k += PANEL) {
-        i64 width = width_of_panel(k, outputs);
-        matrix left = {work->x + first * inputs, inputs, 1};
-        matrix right = {work->weight + start_of_panel(k, inputs), width, 1};
-        multiply(left, right, y + k, outputs, count, width, inputs, 0);
-    }
+    matrix left = {work->x + first * inputs, inputs, 1};
+    multiply_panels(left, work->weight, y, count, (band){0, outputs}, outputs, inputs);
     for (i64 i = 0; i < count * outputs; i += outputs)
         for (i64 k = 0; k < outputs; k += WIDTH) {
             vector sum = load(y + i + k) + load(work->bias + k);

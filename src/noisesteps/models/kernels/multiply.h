@@ -100,3 +100,13 @@ INLINE void multiply(matrix left, matrix right, float *result, i64 result_row, i
         multiply_columns(left, from, result + j, result_row, rows, depth, adds, 1);
     }
 }
+
+/* The same, anew, with a matrix of so many `columns` in panels, for a band of them. */
+INLINE void multiply_panels(matrix left, const float *panels, float *result, i64 rows,
+                            band band, i64 columns, i64 depth) {
+    for (i64 j = band.first; j < band.end; j += PANEL) {
+        i64 width = width_of_panel(j, columns);
+        matrix right = {panels + start_of_panel(j, depth), width, 1};
+        multiply(left, right, result + j, columns, rows, width, depth, 0);
+    }
+}
