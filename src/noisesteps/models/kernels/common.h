@@ -47,8 +47,7 @@ INLINE void store_eight(float *to, eight x) {
     *(eight *)to = x;
 }
 
-/* Products that are summed before they are added to a total, which loses fewer digits.
- */
+/* Products that are summed before they are added to a total: fewer digits are lost. */
 enum { PRODUCTS = 8 };
 
 INLINE void clear(float *numbers, i64 count) {

@@ -86,8 +86,7 @@ INLINE void multiply_columns(matrix left, matrix right, float *result, i64 resul
     TILES(1)
 }
 
-/* The result, whose rows are `result_row` numbers apart, anew, or added to what it was.
- */
+/* The result anew, or added to what it was; its rows are `result_row` numbers apart. */
 INLINE void multiply(matrix left, matrix right, float *result, i64 result_row, i64 rows,
                      i64 columns, i64 depth, int adds) {
     i64 j = 0;

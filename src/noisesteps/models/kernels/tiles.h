@@ -181,8 +181,8 @@ INLINE void find_pixels(const void *x, const void *outside, tile t, shape s, int
     i64 first = first_under(t, s, scale), width = s.width >> (scale == DOUBLED);
     EACH (i, side)
         EACH (j, side) {
-            i64 y = t.y + i - 1, x_ = t.x + j - 1;
-            int inside = y >= 0 && y < s.height && x_ >= 0 && x_ < s.width;
+            i64 row = t.y + i - 1, column = t.x + j - 1;
+            int inside = row >= 0 && row < s.height && column >= 0 && column < s.width;
             i64 pixel = first + offset_of(i, scale) * width + offset_of(j, scale);
             found[i][j] = inside ? at(x, pixel * s.inputs, kind) : outside;
         }
