@@ -35,8 +35,7 @@ INLINE const void *result_of(const void *mixed, i64 n, i64 head, shape s, dtype 
     return at(mixed, (n * s.pixels * s.heads + head) * HEAD, kind);
 }
 
-/* Copy a head's channels, times a factor, to float32 (padded, 8), which ends in zeros.
- */
+/* Copy channels of a head, times a factor, to float32 (padded, 8), ending in zeros. */
 INLINE void copy(const void *restrict from, i64 stride, float factor,
                  float *restrict to, shape s, dtype kind) {
     for (i64 j = 0; j < s.pixels; j++)
