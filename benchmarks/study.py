@@ -47,6 +47,11 @@ def write_study(folder: Path, settings: Settings, images: int) -> None:
 
 
 def environment() -> dict[str, str]:
-    """Return the environment in which both packages are found from any folder."""
+    """Return the environment in which both packages are found from any folder.
+
+    Compiled modules are kept as Python does by default, as those of installed
+    libraries are, whatever this process was told.
+    """
     paths = [str(PROJECT / "src"), str(PROJECT)]
-    return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    changes = {"PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": ""}
+    return os.environ | changes
