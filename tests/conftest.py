@@ -21,6 +21,14 @@ def mini_report(tmp_path_factory):
 
 
 @pytest.fixture
+def set_threads():
+    """Return what sets the number of PyTorch's threads, until the test has ended."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
 def no_compiler(monkeypatch):
     """Hide the C++ compilers, so that whatever would compile fails."""
     monkeypatch.setenv("PATH", "")

@@ -192,3 +192,39 @@ def test_a_slow_precision_is_named_with_a_faster_one(
     devices.warn_if_slow(torch.device(device), precision, "training.precision")
     expected = f"training.precision {precision} is slow on this CPU; {remedy}"
     assert caplog.messages == ([expected] if remedy else [])
+
+
+@pytest.mark.parametrize(
+    ("threads", "parts", "expected"),
+    [(1, 5, 1), (2, 1, 1), (2, 2, 2), (2, 7, 2), (4, 3, 2), (7, 3, 1), (16, 4, 4)],
+)
+def test_callers_divide_the_threads(set_threads, threads, parts, expected):
+    set_threads(threads)
+    assert devices.callers(parts) == expected
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4, 6])
+def test_parts_keep_their_order_side_by_side(set_threads, threads):
+    set_threads(threads)
+    parts = torch.arange(70.0).split(10)
+    told = []
+
+    def double(part):
+        told.append(torch.get_num_threads())
+        return 2 * part
+
+    done = devices.side_by_side(double, parts)
+    assert torch.equal(torch.cat(done), 2 * torch.cat(parts))
+    assert set(told) == {threads // devices.callers(7)}
+    assert torch.get_num_threads() == threads
+
+
+def test_an_error_in_a_part_is_the_callers(set_threads):
+    set_threads(2)
+
+    def fail(part):
+        raise torch.OutOfMemoryError(f"no room for {len(part)}")
+
+    with pytest.raises(torch.OutOfMemoryError, match="no room for 3"):
+        devices.side_by_side(fail, torch.arange(6).split(3))
+    assert torch.get_num_threads() == 2

@@ -222,19 +222,16 @@ def test_an_images_result_does_not_depend_on_its_batch(
 
 @pytest.mark.parametrize("count", [1, 7])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_the_number_of_threads_changes_no_bit(in_bf16_too, dtype, count):
+def test_the_number_of_threads_changes_no_bit(in_bf16_too, set_threads, dtype, count):
     """Nor whether they share the tiles or, where those are few, the outputs."""
-    before, found = torch.get_num_threads(), []
-    try:
-        for threads in (1, 2, 64):
-            torch.set_num_threads(threads)
-            layer = convolution(32, 48).to(dtype)
-            x = images(count, 32, 12, 12, dtype=dtype).requires_grad_()
-            result = convolve(layer, x)
-            result.square().sum().backward()
-            found.append([result, x.grad, *(one.grad for one in layer.parameters())])
-    finally:
-        torch.set_num_threads(before)
+    found = []
+    for threads in (1, 2, 64):
+        set_threads(threads)
+        layer = convolution(32, 48).to(dtype)
+        x = images(count, 32, 12, 12, dtype=dtype).requires_grad_()
+        result = convolve(layer, x)
+        result.square().sum().backward()
+        found.append([result, x.grad, *(one.grad for one in layer.parameters())])
     for more in found[1:]:
         assert all(map(torch.equal, found[0], more))
 

@@ -1,5 +1,6 @@
 """The network prepared for sampling, against the network itself."""
 
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -102,6 +103,33 @@ def test_many_images_pass_through_the_network_in_parts(monkeypatch):
     torch.testing.assert_close(parts(x, 1), whole)
     assert seen == [3, 3, 3]
     assert parts(x[:0], 1).shape == (0, 3, 16, 16)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_parts_are_shared_out_among_threads(dtype, set_threads, monkeypatch):
+    """And each is predicted as on one thread, whatever is set for the caller's."""
+    network, x = trained("toy-16", 16), noisy(16, images=9)
+    set_threads(1)
+    whole = network.frozen(TIMESTEPS, dtype)(x, 1)
+    monkeypatch.setattr(frozen, "BYTES", 4 * 16 * 16 * 16 * 4)  # of four in fp32
+    seen, predict = [], frozen.FrozenUNet._predict
+
+    def told(self, part, index):
+        seen.append((len(part), torch.get_num_threads(), threading.get_ident()))
+        return predict(self, part, index)
+
+    monkeypatch.setattr(frozen.FrozenUNet, "_predict", told)
+    set_threads(4)
+    parts = network.frozen(TIMESTEPS, dtype)
+    with torch.autocast("cpu", dtype=torch.float16):
+        predicted = parts(x, 1)
+    assert torch.get_num_threads() == 4
+    torch.testing.assert_close(predicted, whole, atol=2e-2, rtol=2e-2)
+    assert not predicted.requires_grad
+    images, threads, callers = zip(*seen, strict=True)
+    assert sum(images) == 9
+    assert set(threads) == {2}
+    assert threading.get_ident() not in callers
 
 
 @torch.inference_mode()

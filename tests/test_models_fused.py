@@ -290,19 +290,16 @@ def test_recomputing_gives_the_same_bits(in_bf16):
     assert torch.equal(kept, again)
 
 
-def test_the_number_of_threads_changes_no_bit():
-    before, found = torch.get_num_threads(), []
-    try:
-        for threads in (1, 2, 64):
-            torch.set_num_threads(threads)
-            layer, leaf = layer_of(4, 16), images(5, 16, 8, 8).requires_grad_()
-            projected = images(3, 48, 4, 4).permute(0, 2, 3, 1).flatten(1, 2)
-            projected = projected.contiguous().requires_grad_()
-            normalise(layer, leaf).square().sum().backward()
-            attend_side_by_side(projected, 2).square().sum().backward()
-            leaves = (leaf, *layer.parameters(), projected)
-            found.append([one.grad for one in leaves])
-    finally:
-        torch.set_num_threads(before)
+def test_the_number_of_threads_changes_no_bit(set_threads):
+    found = []
+    for threads in (1, 2, 64):
+        set_threads(threads)
+        layer, leaf = layer_of(4, 16), images(5, 16, 8, 8).requires_grad_()
+        projected = images(3, 48, 4, 4).permute(0, 2, 3, 1).flatten(1, 2)
+        projected = projected.contiguous().requires_grad_()
+        normalise(layer, leaf).square().sum().backward()
+        attend_side_by_side(projected, 2).square().sum().backward()
+        leaves = (leaf, *layer.parameters(), projected)
+        found.append([one.grad for one in leaves])
     for more in found[1:]:
         assert all(map(torch.equal, found[0], more))

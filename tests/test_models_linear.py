@@ -42,15 +42,12 @@ def test_it_errs_no_more_than_pytorchs(images, pixels, inputs, outputs, adds):
         assert error(found, exact) < 2 * error(theirs, exact) + 2e-7
 
 
-def test_neither_threads_nor_other_pixels_change_a_bit():
+def test_neither_threads_nor_other_pixels_change_a_bit(set_threads):
     x, (weight, bias) = drawn(1000, 48), layer_of(48, 80)
-    before, found = torch.get_num_threads(), []
-    try:
-        for threads in (1, 2, 64):
-            torch.set_num_threads(threads)
-            found.append(multiplied(x, packed(weight), bias))
-    finally:
-        torch.set_num_threads(before)
+    found = []
+    for threads in (1, 2, 64):
+        set_threads(threads)
+        found.append(multiplied(x, packed(weight), bias))
     alone = [multiplied(pixel[None], packed(weight), bias) for pixel in x]
     found.append(torch.cat(alone))
     assert all(torch.equal(found[0], more) for more in found[1:])

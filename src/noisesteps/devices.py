@@ -10,6 +10,8 @@ import platform
 import re
 import shutil
 import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -108,6 +110,36 @@ def _lock(path: Path) -> bool:
 def set_threads(threads: int | None) -> None:
     """Limit PyTorch's own threads to `threads` (None leaves them as they are)."""
     if threads is not None:
+        torch.set_num_threads(threads)
+
+
+def callers(parts: int) -> int:
+    """Return how many threads `side_by_side` calls from, for so many parts.
+
+    They divide PyTorch's threads evenly, and none is without a part.
+    """
+    threads = torch.get_num_threads()
+    return max(n for n in range(1, min(parts, threads) + 1) if threads % n == 0)
+
+
+def side_by_side(
+    function: Callable[[torch.Tensor], torch.Tensor], parts: Sequence[torch.Tensor]
+) -> list[torch.Tensor]:
+    """Call `function` with each part, in threads that divide PyTorch's among them.
+
+    What an operator does not share out among threads then waits for no other. The
+    function has to set for itself what PyTorch knows of a thread, such as inference
+    mode, and to bear being called in several at once.
+    """
+    threads, count = torch.get_num_threads(), callers(len(parts))
+    if count == 1:
+        return [function(part) for part in parts]
+    # New threads take the number that was set last, and this one has it back.
+    torch.set_num_threads(threads // count)
+    try:
+        with ThreadPoolExecutor(count) as pool:
+            return list(pool.map(function, parts))
+    finally:
         torch.set_num_threads(threads)
 
 

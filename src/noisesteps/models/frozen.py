@@ -9,11 +9,13 @@ last.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
+from noisesteps.devices import callers, side_by_side
 from noisesteps.models.blocks import Attention, ResidualBlock
 from noisesteps.models.prepared import (
     Convolution,
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 # Of images after the first convolution, that pass through the network together: those
 # of more do not stay in the processor's cache from one layer to the next.
-BYTES = 1 << 21
+BYTES = 1 << 20
 
 
 class FrozenUNet:
@@ -66,19 +68,24 @@ class FrozenUNet:
         self.conv_out = Convolution(network.conv_out, dtype)
 
     @torch.inference_mode()
-    @torch.autocast("cpu", enabled=False)
     def __call__(self, x: torch.Tensor, index: int) -> torch.Tensor:
         """Predict the noise in `x`, float32 (N,3,H,W), at `timesteps[index]`."""
         x = x.to(self.dtype, memory_format=torch.channels_last)
-        parts = [self._predict(part, index) for part in x.chunk(self._parts(x))]
-        return torch.cat(parts) if len(parts) > 1 else parts[0]
+        parts = x.chunk(self._parts(x))
+        predicted = side_by_side(partial(self._predict, index=index), parts)
+        return torch.cat(predicted) if len(parts) > 1 else predicted[0]
 
     def _parts(self, x: torch.Tensor) -> int:
-        """Return in how many parts the images pass through the network."""
+        """Return in how many parts, even ones, the images pass through the network."""
         images, _, height, width = x.shape
         channels = len(self.conv_in.bias)
-        return -(-images * channels * height * width * x.element_size() // BYTES) or 1
+        size = images * channels * height * width * x.element_size()
+        count = -(-size // BYTES) or 1
+        share = callers(count)
+        return -(-count // share) * share
 
+    @torch.inference_mode()
+    @torch.autocast("cpu", enabled=False)
     def _predict(self, x: torch.Tensor, index: int) -> torch.Tensor:
         x = self.conv_in(x)
         skips = [x]
