@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -17,6 +18,7 @@ from benchmarks import table
 from benchmarks.groups import GROUPS
 from benchmarks.rows import Row
 from benchmarks.settings import Settings, settings_for
+from noisesteps.devices import DTYPES
 
 RESULT = Path("results/benchmarks/speed.json")
 BASELINE = Path("benchmarks/baseline.json")
@@ -51,6 +53,13 @@ def main() -> None:
     show_default=True,
     help="Groups of rows to measure, with commas between.",
 )
+@click.option(
+    "--precision",
+    "precisions",
+    multiple=True,
+    type=click.Choice(list(DTYPES)),
+    help="Of the networks; may be given several times. Default: what is fast there.",
+)
 @click.option("--rounds", type=click.IntRange(1), default=7, show_default=True)
 @click.option(
     "--json",
@@ -58,12 +67,13 @@ def main() -> None:
     type=click.Path(path_type=Path),
     default=RESULT,
     show_default=True,
-    help="Where the result goes; rows of the file that are not measured again stay.",
+    help="Where each group's rows go when it is done; others in the file stay.",
 )
 def run(
     device: str,
     threads: tuple[int, ...],
     names: str,
+    precisions: tuple[str, ...],
     rounds: int,
     path: Path,
 ) -> None:
@@ -72,12 +82,12 @@ def run(
     rows: list[Row] = []
     failed = 0
     for settings in _all_settings(device, threads, rounds):
-        found, status = _measure(settings, chosen, _thread_counts(threads)[-1])
+        settings = replace(settings, precisions=precisions or settings.precisions)
+        found, status = _measure(settings, chosen, _thread_counts(threads)[-1], path)
         rows += found
         failed = failed or status
-    kept = table.read(path) if path.exists() else []
-    table.write(path, table.merge(kept, rows))
-    click.echo(f"\n{table.plain(rows)}\n\nWritten to {path}")
+    if rows:
+        click.echo(f"\n{table.plain(rows)}\n\nWritten to {path}")
     sys.exit(failed)
 
 
@@ -109,10 +119,12 @@ def _all_settings(device: str, threads: tuple[int, ...], rounds: int) -> list[Se
     return found
 
 
-def _measure(settings: Settings, names: list[str], most: int) -> tuple[list[Row], int]:
+def _measure(
+    settings: Settings, names: list[str], most: int, path: Path
+) -> tuple[list[Row], int]:
     """Measure in a new process, which starts with the number of threads.
 
-    Returns what it measured, and its exit status.
+    Returns what it measured, which is in the file `path` too, and its exit status.
     """
     kind = settings.on.type
     names = [
@@ -127,7 +139,9 @@ def _measure(settings: Settings, names: list[str], most: int) -> tuple[list[Row]
         result = Path(folder, "rows.json")
         command = [sys.executable, "-m", "benchmarks", "worker", settings.text()]
         done = subprocess.run(
-            [*command, ",".join(names), str(result)], env=environment, check=False
+            [*command, ",".join(names), str(result), str(path)],
+            env=environment,
+            check=False,
         )
         return (table.read(result) if result.exists() else []), done.returncode
 
@@ -193,7 +207,7 @@ def orchestration(folder: Path, path: Path) -> None:
         row = finished.measure(settings, folder)
     except FileNotFoundError as error:
         raise click.UsageError(str(error)) from error
-    table.write(path, table.merge(table.read(path) if path.exists() else [], [row]))
+    _keep(path, [row])
     click.echo(table.plain([row]))
 
 
@@ -201,7 +215,8 @@ def orchestration(folder: Path, path: Path) -> None:
 @click.argument("settings", type=Settings.parse)
 @click.argument("names")
 @click.argument("result", type=click.Path(path_type=Path))
-def worker(settings: Settings, names: str, result: Path) -> None:
+@click.argument("path", type=click.Path(path_type=Path))
+def worker(settings: Settings, names: str, result: Path, path: Path) -> None:
     """Measure some groups in this process; what fails loses no other's rows."""
     torch.set_num_threads(settings.threads)
     rows, failed = [], False
@@ -213,7 +228,14 @@ def worker(settings: Settings, names: str, result: Path) -> None:
             traceback.print_exc()
             failed = True
         table.write(result, rows)
+        _keep(path, rows)
     sys.exit(failed)
+
+
+def _keep(path: Path, rows: list[Row]) -> None:
+    """Put rows into a result, in the place of older ones."""
+    kept = table.read(path) if path.exists() else []
+    table.write(path, table.merge(kept, rows))
 
 
 if __name__ == "__main__":

@@ -116,7 +116,7 @@ def _calls(
     batch: int,
     training: bool,
 ) -> list[Call]:
-    ways = _there_and_back if training else _there
+    ways = _training_ways if training else _forward_ways
     inputs = Inputs(settings.on, dtype)
     return [
         min(ways(layer, inputs), key=partial(_seconds, device=settings.on))
@@ -146,7 +146,7 @@ def found(
     return result
 
 
-def _there(layer: Layer, inputs: Inputs) -> Iterator[Call]:
+def _forward_ways(layer: Layer, inputs: Inputs) -> Iterator[Call]:
     """Yield a layer without gradients: in both layouts, and as a sampler prepares it.
 
     Weights are of the precision already, and images in the layout that is wanted.
@@ -158,7 +158,7 @@ def _there(layer: Layer, inputs: Inputs) -> Iterator[Call]:
         yield torch.inference_mode()(partial(way, inputs.of(layer, layout)))
 
 
-def _there_and_back(layer: Layer, inputs: Inputs) -> Iterator[Call]:
+def _training_ways(layer: Layer, inputs: Inputs) -> Iterator[Call]:
     """Yield a layer and its gradients in both layouts."""
     for layout in LAYOUTS:
         way = _placed(layer, inputs, layout)
@@ -180,7 +180,8 @@ def _train(
 
 def _placed(layer: Layer, inputs: Inputs, layout: torch.memory_format) -> Layer:
     module = copy.deepcopy(layer.module).to(inputs.device)
-    if not isinstance(module, nn.GroupNorm):  # whose weights stay float32 in a program
+    # Those of a normalisation stay float32 in a program; CUDA's kernel takes one dtype.
+    if inputs.device.type == "cuda" or not isinstance(module, nn.GroupNorm):
         module.to(inputs.dtype, memory_format=layout)
     return replace(layer, module=module)
 

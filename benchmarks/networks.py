@@ -46,8 +46,7 @@ SAMPLING_GOALS = {
     ("cpu", "bf16", "fp32"): 2.5,
     ("cuda", "bf16", "bf16"): 3.0,
 }
-
-
+Entry = tuple[str, str]  # a program and its precision
 CARD = 24 * 10**9  # the dissertation's Tesla P40
 SMALL_CARD = 8 * 10**9
 CALLS = 3
@@ -171,9 +170,10 @@ def _memory_row(
 ) -> Row:
     make = partial(contest.makers["ours"], precision)
     with contestants(settings, contest.name, {"ours": make}) as works:
-        for work in works.values():
-            work.seconds(CALLS)
-            used = work.dismiss()
+        if not works:
+            raise RuntimeError(f"{contest.title}: there is nothing to measure")
+        works["ours"].seconds(CALLS)
+        used = works["ours"].dismiss()
     return make_row(
         settings,
         f"memory-{contest.name}",
@@ -197,27 +197,42 @@ def _run(settings: Settings, contest: Contest) -> list[Row]:
     found = take_turns(settings, contest.name, makers)
     shares = _shares(settings, contest, found)
     return [
-        make_row(
-            settings,
-            f"{contest.name}-{_pair(mine, theirs)}-{program}{_suffix(variant)}",
-            f"{contest.title}, {mine}{OURS[variant]}",
-            f"{PEERS[program]}, {theirs}",
-            (found[variant, mine], found[program, theirs]),
-            **_limits(found, program, mine, theirs),
-            goal=goal,
-            goal_share=(share := _share_goal(settings, contest, goal)),
-            goal_text=_goal_text(goal, share),
-            ours_share=shares[variant, mine],
-            peer_share=shares[program, theirs],
-        )
+        _row(settings, contest, found, shares, (variant, mine), (program, theirs), goal)
         for program, mine, theirs, goal in _pairs(settings, contest)
         for variant in OURS
         if {(variant, mine), (program, theirs)} <= found.keys()
     ]
 
 
+def _row(
+    settings: Settings,
+    contest: Contest,
+    found: Mapping[Entry, Measured],
+    shares: Mapping[Entry, float],
+    ours: Entry,
+    peer: Entry,
+    goal: float | None,
+) -> Row:
+    """Return the row of one of our programs beside one of a peer's."""
+    (variant, mine), (program, theirs) = ours, peer
+    share = _share_goal(settings, contest, goal)
+    return make_row(
+        settings,
+        f"{contest.name}-{_pair(mine, theirs)}-{program}{_suffix(variant)}",
+        f"{contest.title}, {mine}{OURS[variant]}",
+        f"{PEERS[program]}, {theirs}",
+        (found[ours], found[peer]),
+        **_limits(found, program, mine, theirs),
+        goal=goal,
+        goal_share=share,
+        goal_text=_goal_text(goal, share),
+        ours_share=shares[ours],
+        peer_share=shares[peer],
+    )
+
+
 def _limits(
-    found: Mapping[tuple[str, str], Measured], program: str, mine: str, theirs: str
+    found: Mapping[Entry, Measured], program: str, mine: str, theirs: str
 ) -> dict[str, float]:
     """Return the ratios of the bounds, beside a peer of the same layers."""
     if program != "diffusers":
@@ -270,8 +285,8 @@ def _pairs(
 
 
 def _shares(
-    settings: Settings, contest: Contest, found: Mapping[tuple[str, str], Measured]
-) -> dict[tuple[str, str], float]:
+    settings: Settings, contest: Contest, found: Mapping[Entry, Measured]
+) -> dict[Entry, float]:
     """Return the part of the matrix-multiply peak that each reached."""
     reached = {}
     for (program, precision), took in found.items():

@@ -57,11 +57,14 @@ def training_step(
     )
     batches = batches_of(settings, learner, training)
     indices = itertools.count()
+    batch = batches[0]
 
     def step() -> None:
+        nonlocal batch
         index = next(indices)
         with deterministic(settings.on):
-            loss = learner.update(batches[index], index, LEARNING_RATE)
+            loss = learner.update(batch, index, LEARNING_RATE)
+            batch = batches[index + 1]
         if index % training.log_steps == 0:
             loss.item()
 

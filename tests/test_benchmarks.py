@@ -264,8 +264,11 @@ def test_the_whole_study_is_counted_as_the_dissertation_ran_it():
     assert whole.denoised == 3 * 128 * sum(range(100, 2001, 100))
 
 
-def test_the_whole_study_takes_its_steps_times_what_one_takes():
+@pytest.mark.parametrize(("compiled_s", "expected_s"), [(256.0, 128.0), (64.0, 64.0)])
+def test_the_whole_study_takes_its_steps_times_what_one_takes(compiled_s, expected_s):
+    compiled = a_row("sampling-128-fp32-diffusers-compiled")
     rows = [
+        replace(compiled, ours_s=compiled_s, peer_s=128.0),
         replace(a_row("training-fp32-diffusers"), ours_s=16.0, peer_s=32.0),
         replace(a_row("sampling-128-fp32-diffusers"), ours_s=128.0, peer_s=128.0),
         replace(a_row("training-bf16-diffusers"), ours_s=1.0, peer_s=1.0),
@@ -273,11 +276,12 @@ def test_the_whole_study_takes_its_steps_times_what_one_takes():
     ]
     *_, line = whole_study.markdown(rows).splitlines()
     cells = [cell.strip() for cell in line.strip("|").split("|")]
-    training, sampling = 22_169_000 / 3600, 8_064_000 / 3600
+    training, theirs = 22_169_000 / 3600, 8_064_000 / 3600
+    sampling = theirs * expected_s / 128
     assert cells == [
         "a processor", "small-32, 32×32", "fp32", "1",
         *(f"{hours:,.0f} h" for hours in (
-            training, sampling, training + sampling, 2 * training + sampling)),
+            training, sampling, training + sampling, 2 * training + theirs)),
     ]  # fmt: skip
 
 
@@ -395,10 +399,13 @@ def test_a_group_that_fails_loses_no_other_rows(tmp_path, monkeypatch):
     groups = {"bad": fail, "good": lambda settings: [a_row()]}
     groups = {name: SimpleNamespace(measure=work) for name, work in groups.items()}
     monkeypatch.setattr(__main__, "GROUPS", groups)
-    path = tmp_path / "rows.json"
-    result = CliRunner().invoke(main, ["worker", TINY.text(), "bad,good", str(path)])
-    assert result.exit_code == 1
-    assert table.read(path) == [a_row()]
+    paths = [tmp_path / "rows.json", tmp_path / "speed.json"]
+    command = ["worker", TINY.text(), "good,bad", *map(str, paths)]
+    assert CliRunner().invoke(main, command).exit_code == 1
+    command[2] = "bad,good"
+    assert CliRunner().invoke(main, command).exit_code == 1
+    for path in paths:
+        assert table.read(path) == [a_row()]
 
 
 def test_a_contestant_that_fails_is_left_out_and_named(capfd):
