@@ -53,6 +53,7 @@ MEASURED = Calibration(
     host_bytes={"train": 10**9, "sample": 8 * 10**8, "reference": 10**9},
     device_bytes={},
     batch_size=4,
+    sampled_batch_size=6,
     figure_bytes=60_000,
     workflow_start=2.0,
     workflow_job=0.02,
@@ -66,10 +67,14 @@ def counted(study):
 
 
 def planned(study, calibration=MEASURED, machine=ROOMY, slots=CPU, minutes=10**6):
-    batch = dataclasses.replace(calibration, batch_size=study.training.batch_size)
-    if calibration.batch_size != MEASURED.batch_size:
-        batch = calibration
-    return make_plan(study, slots, counted(study), batch, machine, "CPU", minutes)
+    for name, section in (
+        ("batch_size", "training"),
+        ("sampled_batch_size", "sampling"),
+    ):
+        if getattr(calibration, name) == getattr(MEASURED, name):  # all of it fits
+            whole = getattr(study, section).batch_size
+            calibration = dataclasses.replace(calibration, **{name: whole})
+    return make_plan(study, slots, counted(study), calibration, machine, "CPU", minutes)
 
 
 def jobs_of(study, counts=None, calibration=MEASURED):
@@ -342,6 +347,15 @@ def test_a_training_that_fits_no_gpu_is_named(tmp_path, monkeypatch):
     assert "training.batch_size (16)" in warning
 
 
+def test_a_sampling_that_was_halved_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    study = small_study(sampling={"images": 12, "batch_size": 12})
+    halved = dataclasses.replace(MEASURED, sampled_batch_size=3)
+    (warning,) = planned(study, halved).warnings
+    assert "sampling.batch_size: 12 images do not fit into the memory" in warning
+    assert "3 at a time" in warning
+
+
 def test_jobs_that_fill_the_main_memory_are_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     machine = Machine(15 * 10**8, 0, 0)
@@ -505,6 +519,23 @@ def test_half_the_batch_is_tried_where_memory_runs_out(tiny, tmp_path, monkeypat
     fixed = 16 * NETWORKS["tiny"].parameters
     assert place._scaled_up(fixed + 100, 5) == fixed + 200
     assert place._scaled_up(fixed + 100, 10) == fixed + 100
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_what_is_compiled_once_for_all_models_is_not_counted(
+    tiny, compiled, tmp_path, monkeypatch
+):
+    study = tiny.model_copy(
+        update={"training": tiny.training.model_copy(update={"compile": compiled})}
+    )
+    seen = []
+    place = laboratory._Laboratory(study, Slots(2, 2), "cpu", "cpu", tmp_path)
+    monkeypatch.setattr(place, "_stage", lambda *asked: seen.append(asked))
+    place._compiled_stage("train", [["one"], ["two"]])
+    both, first = (
+        ("train", "models", each) for each in ([["one"], ["two"]], [["one"]])
+    )
+    assert seen == ([first, both] if compiled else [both])
 
 
 def test_a_bad_option_or_config_is_one_sentence(tiny):

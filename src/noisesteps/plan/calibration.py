@@ -69,6 +69,8 @@ class Calibration:
     batch_size
         Of the training that was measured: the study's, or the largest half, quarter
         and so on of it that fits into the memory.
+    sampled_batch_size
+        Of the sampling that was measured: the study's, or what it was halved to.
     figure_bytes
         Of a figure, PNG and SVG.
     workflow_start, workflow_job
@@ -89,6 +91,7 @@ class Calibration:
     host_bytes: dict[str, int]
     device_bytes: dict[str, int]
     batch_size: int
+    sampled_batch_size: int
     figure_bytes: int
     workflow_start: float
     workflow_job: float

@@ -15,6 +15,7 @@ from noisesteps.files import read_json, write_text
 from noisesteps.needs import NETWORKS
 from noisesteps.paths import RESOURCES, Run, StudyPaths
 from noisesteps.plan import miniature
+from noisesteps.plan.counts import compiled_stages
 from noisesteps.plan.machine import Ran, Slots, TooLargeError, run_together
 
 logger = logging.getLogger("noisesteps.plan")
@@ -126,6 +127,18 @@ class _Laboratory:
             self.host_bytes[stage] = max(one.memory_bytes for one in ran)
         return ran
 
+    def _compiled_stage(
+        self, stage: str, options: Sequence[Sequence[str]]
+    ) -> list[Ran]:
+        """Run a stage of the models; if it compiles, after its network is compiled.
+
+        PyTorch keeps that, on this machine, for all models of a study.
+        """
+        section = {"train": "training", "sample": "sampling"}[stage]
+        if compiled_stages(self.study)[section]:
+            self._stage(stage, "models", options[:1])
+        return self._stage(stage, "models", options)
+
     def _in_turns(
         self, stage: str, config: str, options: Sequence[Sequence[str]], at_once: int
     ) -> list[Ran]:
@@ -175,7 +188,7 @@ class _Laboratory:
             logger.info("measuring train")
             try:
                 options = [_coordinates(run) for run in self.mini.models.runs]
-                ran = self._stage("train", "models", options)
+                ran = self._compiled_stage("train", options)
                 break
             except TooLargeError:
                 if batch_size == 1:
@@ -218,10 +231,10 @@ class _Laboratory:
         times = self.study.training.batch_size / batch_size
         return round(fixed + times * (peak - fixed)) if times > 1 else peak
 
-    def _sample(self) -> dict[str, float]:
+    def _sample(self) -> dict[str, Any]:
         logger.info("measuring sample")
         runs = self.mini.models.runs
-        ran = self._stage("sample", "models", [_coordinates(run) for run in runs])
+        ran = self._compiled_stage("sample", [_coordinates(run) for run in runs])
         records = [
             read_json(self.folder / StudyPaths("models").samples(run) / "sample.json")
             for run in runs
@@ -234,8 +247,10 @@ class _Laboratory:
         if self.device_type == "cuda":
             peaks = [record["peak_memory_bytes"] for record in records]
             self.device_bytes["sample"] = max(peaks)
-        times = self.study.sampling.batch_size / records[0]["batch_size"]
+        batch_size = min(record["batch_size"] for record in records)
+        times = self.study.sampling.batch_size / batch_size
         return {
+            "sampled_batch_size": batch_size,
             "denoising_step": times * median(batches) / self.work.steps,
             "sampling_warm_up": median(
                 max(0.0, record["batch_seconds"][0] - batch)

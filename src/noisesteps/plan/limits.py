@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from noisesteps.config import Study
 from noisesteps.needs import needs
+from noisesteps.plan.calibration import Calibration
 from noisesteps.plan.counts import Count
 from noisesteps.plan.estimate import Job
 from noisesteps.plan.machine import Slots
@@ -54,7 +55,11 @@ def this_machine(device) -> Machine:
 
 
 def memory_warnings(
-    study: Study, jobs: Iterable[Job], machine: Machine, slots: Slots, fitted: int
+    study: Study,
+    jobs: Iterable[Job],
+    machine: Machine,
+    slots: Slots,
+    calibration: Calibration,
 ) -> Iterator[str]:
     """Say which stages need more memory than there is.
 
@@ -68,11 +73,11 @@ def memory_warnings(
         The memory that there is.
     slots
         How many jobs there will be at once.
-    fitted
-        The training batch that was measured; a smaller one than the study's means
-        that the study's did not fit.
+    calibration
+        What was measured; smaller batches than the study's mean that those did not
+        fit.
     """
-    jobs = list(jobs)
+    jobs, fitted = list(jobs), calibration.batch_size
     sharing = math.ceil(slots.jobs / machine.devices) if machine.devices else 1
     for stage in ("train", "sample"):
         largest = max(job.device_bytes for job in jobs if job.stage == stage)
@@ -80,6 +85,11 @@ def memory_warnings(
         small = stage == "train" and fitted < study.training.batch_size
         if machine.device_bytes and (largest > usable or small):
             yield _device_warning(study, stage, largest, machine, sharing)
+    if (sampled := calibration.sampled_batch_size) < study.sampling.batch_size:
+        yield (
+            f"sampling.batch_size: {study.sampling.batch_size} images do not fit into "
+            f"the memory; sampling goes on with {sampled} at a time by itself."
+        )
     largest = max(job.host_bytes for job in jobs)
     together = sum(sorted((job.host_bytes for job in jobs), reverse=True)[: slots.jobs])
     if machine.host_bytes and together > machine.host_bytes:

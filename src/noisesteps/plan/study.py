@@ -156,7 +156,6 @@ def make_plan(
     """Put a plan together; nothing is measured or read."""
     estimator = Estimator(study, counts, calibration)
     jobs = estimator.jobs()
-    fitted = calibration.batch_size
     return Plan(
         study=study,
         slots=slots,
@@ -171,7 +170,7 @@ def make_plan(
         checkpoint_bytes=slots.jobs * estimator.checkpoint_bytes(),
         notes=list(_notes(study, counts, calibration)),
         warnings=[
-            *memory_warnings(study, jobs, machine, slots, fitted),
+            *memory_warnings(study, jobs, machine, slots, calibration),
             *time_warnings(study, jobs, counts, minutes),
         ],
     )
