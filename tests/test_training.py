@@ -1,5 +1,6 @@
 """The update, the learning rate, the batches, the precision and the average."""
 
+import copy
 import math
 import shutil
 import subprocess
@@ -111,21 +112,59 @@ def saved_bytes(work: Callable[[], object]) -> int:
     return total
 
 
+def first_gradient(
+    network: UNet, precision: str, *, compiled: bool = False, **values
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the loss of a first update, and the gradients of all weights in one."""
+    training = Training(batch_size=4, precision=precision, **values)
+    network = copy.deepcopy(network)
+    batches = Batches(some_images(), 20, training, KEY, CPU)
+    learner = Learner(network, Diffusion(20), training, CPU, compiled=compiled)
+    loss = learner.update(batches[0], 0, 0.0)
+    return loss, torch.cat([one.grad.flatten() for one in network.parameters()])
+
+
 @pytest.mark.skipif(not shutil.which("g++"), reason="there is no g++")
 def test_a_compiled_network_has_the_same_loss_and_gradients():
-    losses, gradients = [], []
-    for compiled in (False, True):
-        training = Training(batch_size=4, precision="fp32")
-        network = UNet.preset("tiny", 8)
-        batches = Batches(some_images(), 20, training, KEY, CPU)
-        learner = Learner(network, Diffusion(20), training, CPU, compiled=compiled)
-        losses.append(learner.update(batches[0], 0, 0.0))
-        gradients.append({n: p.grad for n, p in network.named_parameters()})
-    torch.testing.assert_close(*losses)
-    for name, gradient in gradients[0].items():
-        scale = gradient.abs().max().item()
-        tolerance = 2e-5 * scale + 1e-7
-        torch.testing.assert_close(gradients[1][name], gradient, rtol=0, atol=tolerance)
+    network = UNet.preset("tiny", 8)
+    loss, gradient = first_gradient(network, "fp32")
+    found, compiled = first_gradient(network, "fp32", compiled=True)
+    torch.testing.assert_close(found, loss)
+    tolerance = 2e-5 * gradient.abs().max().item() + 1e-7
+    torch.testing.assert_close(compiled, gradient, rtol=0, atol=tolerance)
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="there is no g++")
+def test_a_compiled_network_that_recomputes_errs_no_more_in_bf16():
+    network = UNet(8, (16,), 1, (True,), 4)  # compiled in half a minute
+    _, exact = first_gradient(network, "fp32")
+    _, plain = first_gradient(network, "bf16")
+    _, compiled = first_gradient(
+        network, "bf16", compiled=True, recompute_activations=True
+    )
+    assert (plain - exact).norm() > 1e-3 * exact.norm()
+    assert (compiled - exact).norm() < 1.2 * (plain - exact).norm()
+
+
+def test_what_is_left_of_an_epoch_is_not_compiled(monkeypatch):
+    graphs = []
+
+    def count(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(
+        "noisesteps.training.learner.compile_for_device",
+        lambda network, key: network.compile(dynamic=False, backend=count),
+    )
+    training = Training(batch_size=4, precision="fp32")
+    batches = Batches(some_images(10), 20, training, KEY, CPU)
+    network = UNet.preset("tiny", 8)
+    learner = Learner(network, Diffusion(20), training, CPU, compiled=True)
+    for index in range(3):
+        assert torch.isfinite(learner.update(batches[index], index, 1e-3))
+        assert len(batches[index].x0) == (2 if index == 2 else 4)
+    assert len(graphs) == 1
 
 
 @pytest.mark.parametrize("asked", [True, 1, 4])

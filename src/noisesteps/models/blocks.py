@@ -155,12 +155,23 @@ class Level(nn.Module):
             if attention:
                 self.attentions.append(Attention(outputs, groups))
 
-    def block(self, index: int, x: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
-        if self.recompute and torch.is_grad_enabled():
-            return checkpoint(self._block, index, x, time, use_reentrant=False)
-        return self._block(index, x, time)
+    def block(
+        self, index: int, time: torch.Tensor, *parts: torch.Tensor
+    ) -> torch.Tensor:
+        """Apply block number `index` to images (N,C,H,W), given as parts of C."""
+        if not (self.recompute and torch.is_grad_enabled()):
+            return self._block(index, time, *parts)
+        return checkpoint(
+            self._block,
+            *(index, time, *parts),
+            use_reentrant=False,
+            preserve_rng_state=False,  # nothing in a block is random
+        )
 
-    def _block(self, index: int, x: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+    def _block(
+        self, index: int, time: torch.Tensor, *parts: torch.Tensor
+    ) -> torch.Tensor:
+        x = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
         x = self.resnets[index](x, time)
         return self.attentions[index](x) if self.has_attention else x
 
@@ -184,7 +195,7 @@ class DownLevel(Level):
         self, x: torch.Tensor, time: torch.Tensor, skips: list[torch.Tensor]
     ) -> torch.Tensor:
         for index in range(len(self.resnets)):
-            x = self.block(index, x, time)
+            x = self.block(index, time, x)
             skips.append(x)
         if self.downsamplers is not None:
             x = self.downsamplers[0](x)
@@ -211,7 +222,7 @@ class UpLevel(Level):
         self, x: torch.Tensor, time: torch.Tensor, skips: list[torch.Tensor]
     ) -> torch.Tensor:
         for index in range(len(self.resnets)):
-            x = self.block(index, torch.cat([x, skips.pop()], dim=1), time)
+            x = self.block(index, time, x, skips.pop())
         return x if self.upsamplers is None else self.upsamplers[0](x)
 
 

@@ -38,14 +38,21 @@ class ImageNoise:
         self._shape = shape
         self._device = device
         self._memory_format = memory_format
+        self._copied: torch.cuda.Event | None = None
 
     def draw(self) -> torch.Tensor:
         """Return the next float32 noise (N,C,H,W) of every image."""
+        if self._copied:
+            # No more than a step ahead of the device: noise would pile up.
+            self._copied.synchronize()
         # From pinned memory the copy does not wait for the work queued on the device.
         pinned = self._device.type == "cuda"
         noise = torch.empty((len(self._streams), *self._shape), pin_memory=pinned)
         for row, stream in zip(noise, self._streams, strict=True):
             row.normal_(generator=stream)
-        return noise.to(
+        moved = noise.to(
             self._device, non_blocking=True, memory_format=self._memory_format
         )
+        if pinned:
+            self._copied = torch.cuda.current_stream(self._device).record_event()
+        return moved

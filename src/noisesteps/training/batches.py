@@ -132,7 +132,8 @@ class Batches:
         flipped = torch.rand(len(rows), generator=generator)
         timesteps = torch.randint(self.steps, (len(rows),), generator=generator)
         shape = (len(rows), *self.pixels.shape[1:])
-        noise = torch.randn(shape, generator=generator)
+        pinned = self.device.type == "cuda"
+        noise = torch.randn(shape, generator=generator, pin_memory=pinned)
         images = self.pixels[self._move(rows)]
         chosen = self._move(flipped < self.training.horizontal_flip)
         images = torch.where(chosen[:, None, None, None], images.flip(-1), images)

@@ -223,6 +223,7 @@ class _Run:
 
     def _loop(self) -> None:
         self.meter = Meter(self.progress)
+        self.batch = self.batches[self.progress.update]
         while self.progress.update < self.plan.updates:
             self._update()
             done = self.progress.update
@@ -237,10 +238,12 @@ class _Run:
 
     def _update(self) -> None:
         index = self.progress.update
-        batch = self.batches[index]
         self.rate = learning_rate(index, self.plan.updates, self.plan.training)
-        loss = self.learner.update(batch, index, self.rate)
-        self.meter.add(loss, len(batch.x0))
+        loss = self.learner.update(self.batch, index, self.rate)
+        self.meter.add(loss, len(self.batch.x0))
+        # While a GPU computes, and before anybody waits for the loss.
+        if index + 1 < self.plan.updates:
+            self.batch = self.batches[index + 1]
 
     def _settle(self) -> None:
         """Read the losses since the last time; a training that diverged ends here."""
