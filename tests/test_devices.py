@@ -200,7 +200,7 @@ def test_a_slow_precision_is_named_with_a_faster_one(
 )
 def test_callers_divide_the_threads(set_threads, threads, parts, expected):
     set_threads(threads)
-    assert devices.callers(parts) == expected
+    assert devices.concurrent_calls(parts) == expected
 
 
 @pytest.mark.parametrize("threads", [1, 2, 4, 6])
@@ -213,9 +213,9 @@ def test_parts_keep_their_order_side_by_side(set_threads, threads):
         told.append(torch.get_num_threads())
         return 2 * part
 
-    done = devices.side_by_side(double, parts)
+    done = devices.in_parallel(double, parts)
     assert torch.equal(torch.cat(done), 2 * torch.cat(parts))
-    assert set(told) == {threads // devices.callers(7)}
+    assert set(told) == {threads // devices.concurrent_calls(7)}
     assert torch.get_num_threads() == threads
 
 
@@ -226,5 +226,5 @@ def test_an_error_in_a_part_is_the_callers(set_threads):
         raise torch.OutOfMemoryError(f"no room for {len(part)}")
 
     with pytest.raises(torch.OutOfMemoryError, match="no room for 3"):
-        devices.side_by_side(fail, torch.arange(6).split(3))
+        devices.in_parallel(fail, torch.arange(6).split(3))
     assert torch.get_num_threads() == 2

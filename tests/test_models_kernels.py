@@ -133,7 +133,8 @@ def test_the_machine_does_not_change_a_bit(tmp_path, monkeypatch, setting, dtype
         weight = few_channels.spread(torch.randn(3, 16, 3, 3))
         results.append(few_channels.convolved_to_few(x, weight, torch.randn(3)))
         weight = linear.packed(torch.randn(48, 32))
-        results.append(linear.multiplied(torch.randn(99, 32), weight, torch.randn(48)))
+        x = torch.randn(9, 32, 5, 5).to(memory_format=torch.channels_last)
+        results.append(linear.multiplied(x, weight, torch.randn(48)))
         return results
 
     values = {"WIDTH": (8, 16), "CACHE": (1 << 17, 1 << 22)}[setting]

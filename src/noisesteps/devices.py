@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import itertools
 import logging
 import os
@@ -113,34 +114,39 @@ def set_threads(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
-def callers(parts: int) -> int:
-    """Return how many threads `side_by_side` calls from, for so many parts.
+def concurrent_calls(parts: int) -> int:
+    """Return how many parts of so many `in_parallel` works on at once.
 
-    They divide PyTorch's threads evenly, and none is without a part.
+    As many as PyTorch's threads can be divided among evenly.
     """
     threads = torch.get_num_threads()
     return max(n for n in range(1, min(parts, threads) + 1) if threads % n == 0)
 
 
-def side_by_side(
+def in_parallel(
     function: Callable[[torch.Tensor], torch.Tensor], parts: Sequence[torch.Tensor]
 ) -> list[torch.Tensor]:
-    """Call `function` with each part, in threads that divide PyTorch's among them.
+    """Call `function` with each part, several at once, on a share of the threads each.
 
-    What an operator does not share out among threads then waits for no other. The
-    function has to set for itself what PyTorch knows of a thread, such as inference
-    mode, and to bear being called in several at once.
+    That is faster than operators on all threads, one after another: parts need not
+    wait for each other where an operator runs on one thread, or ends. The function is
+    called in threads where PyTorch's modes, such as inference mode, are not set.
     """
-    threads, count = torch.get_num_threads(), callers(len(parts))
+    threads, count = torch.get_num_threads(), concurrent_calls(len(parts))
     if count == 1:
         return [function(part) for part in parts]
-    # New threads take the number that was set last, and this one has it back.
+    # A thread takes, once, the number that was set last; this one has its own back.
     torch.set_num_threads(threads // count)
     try:
-        with ThreadPoolExecutor(count) as pool:
-            return list(pool.map(function, parts))
+        return list(_callers(count, threads // count).map(function, parts))
     finally:
         torch.set_num_threads(threads)
+
+
+@functools.cache
+def _callers(count: int, share: int) -> ThreadPoolExecutor:
+    """Return threads that stay, since PyTorch keeps what it prepared for each."""
+    return ThreadPoolExecutor(count, f"noisesteps-{share}-threads-each")
 
 
 def memory_format(

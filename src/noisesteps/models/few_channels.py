@@ -6,8 +6,6 @@ bf16.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -16,6 +14,7 @@ from torch.autograd.function import once_differentiable
 from noisesteps.models.kernels import (
     KINDS,
     MULTIPLE,
+    Context,
     addresses,
     has_kernels,
     on_threads,
@@ -23,23 +22,22 @@ from noisesteps.models.kernels import (
 from noisesteps.models.tiles import computed_in, keeps_size
 
 FEW = 4  # channels at most: `FEW` of `convolve_few.c`
-Context = Any  # keeps what a backward pass needs
 
 
 def can_convolve_to_few(
     layer: nn.Conv2d, x: torch.Tensor, *, converts: bool = False
 ) -> bool:
-    """Whether there is a kernel for a convolution that gives few channels.
+    """Whether there is a kernel for a convolution of images (N,C,H,W) to few channels.
 
-    Of images (N,C,H,W); `converts` as for `models.tiles.can_convolve`.
+    `converts` is as for `models.tiles.can_convolve`.
     """
     return (
-        keeps_size(layer)
+        has_kernels(x)
+        and keeps_size(layer)
         and x.shape[1] == layer.in_channels
         and layer.in_channels % MULTIPLE == 0
         and layer.out_channels <= FEW
         and (converts or x.dtype is computed_in(layer))
-        and has_kernels(x)
     )
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from noisesteps.devices import callers, side_by_side
+from noisesteps.devices import concurrent_calls, in_parallel
 from noisesteps.models.blocks import Attention, ResidualBlock
 from noisesteps.models.prepared import (
     Convolution,
@@ -72,7 +72,7 @@ class FrozenUNet:
         """Predict the noise in `x`, float32 (N,3,H,W), at `timesteps[index]`."""
         x = x.to(self.dtype, memory_format=torch.channels_last)
         parts = x.chunk(self._parts(x))
-        predicted = side_by_side(partial(self._predict, index=index), parts)
+        predicted = in_parallel(partial(self._predict, index=index), parts)
         return torch.cat(predicted) if len(parts) > 1 else predicted[0]
 
     def _parts(self, x: torch.Tensor) -> int:
@@ -81,7 +81,7 @@ class FrozenUNet:
         channels = len(self.conv_in.bias)
         size = images * channels * height * width * x.element_size()
         count = -(-size // BYTES) or 1
-        share = callers(count)
+        share = concurrent_calls(count)
         return -(-count // share) * share
 
     @torch.inference_mode()

@@ -6,17 +6,20 @@ bf16; elsewhere, and while PyTorch compiles, by PyTorch's own.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from noisesteps.models.kernels import KINDS, addresses, has_kernels, on_threads
+from noisesteps.models.kernels import (
+    KINDS,
+    Context,
+    addresses,
+    has_kernels,
+    on_threads,
+)
 
 HEAD_CHANNELS = 8
-Context = Any  # keeps what a backward pass needs
 
 
 def normalise(
@@ -44,7 +47,7 @@ def normalise_beside(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return what `normalise` does, and the images for another branch.
 
-    Whose gradient the kernel then adds to its own.
+    The kernel then adds that branch's gradient to its own.
     """
     if has_kernels(x):
         return _Normalise.apply(x, layer.weight, layer.bias, layer, activates)
@@ -81,8 +84,12 @@ class _Normalise(torch.autograd.Function):
         layer: nn.GroupNorm,
         activates: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        y, moments = normalised(
-            x, weight.float(), bias.float(), layer.num_groups, layer.eps, activates
+        moments = torch.empty(2, len(x), layer.num_groups, dtype=torch.float32)
+        y = normalised(
+            x,
+            *(weight.float(), bias.float(), layer.num_groups, layer.eps),
+            activates,
+            moments,
         )
         context.save_for_backward(x, weight, bias, moments)
         context.activates = activates
@@ -121,7 +128,8 @@ def normalised(
     groups: int,
     eps: float,
     activates: bool,
-) -> tuple[torch.Tensor, torch.Tensor]:
+    moments: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Return what `normalise` does, by the kernels, without a gradient.
 
     Parameters
@@ -134,28 +142,26 @@ def normalised(
         Of the layer.
     activates
         Whether SiLU follows.
-
-    Returns
-    -------
-    tuple of torch.Tensor
-        The images; and the groups' means and the inverses of their deviations, float32
-        (2,N,groups).
+    moments
+        Where the groups' means and the inverses of their deviations are wanted,
+        float32 (2,N,groups).
     """
     y = torch.empty_like(x)
     images, channels, height, width = x.shape
-    moments = torch.empty(2, images, groups, dtype=torch.float32)
     on_threads().normalise(
         *addresses(x, y, weight, bias, moments),
         *(images, height * width, channels, groups),
         *(eps, activates, KINDS[x.dtype]),
     )
-    return y, moments
+    return y
 
 
 class _Attend(torch.autograd.Function):
     @staticmethod
     def forward(context: Context, projected: torch.Tensor, heads: int) -> torch.Tensor:
-        mixed, levels = attended(projected, heads)
+        images, pixels, _ = projected.shape
+        levels = torch.empty(2, images, heads, pixels, dtype=torch.float32)
+        mixed = attended(projected, heads, levels)
         context.save_for_backward(projected, levels)
         return mixed
 
@@ -173,16 +179,18 @@ class _Attend(torch.autograd.Function):
         return dprojected, None
 
 
-def attended(projected: torch.Tensor, heads: int) -> tuple[torch.Tensor, torch.Tensor]:
+def attended(
+    projected: torch.Tensor, heads: int, levels: torch.Tensor | None = None
+) -> torch.Tensor:
     """Return what `attend_side_by_side` does, without a gradient.
 
-    And of each softmax the highest score and the sum under it, float32 (2,N,heads,L).
+    `levels`, float32 (2,N,heads,L), is where the highest score of each softmax and the
+    sum under it are wanted.
     """
     images, pixels, channels = projected.shape
     mixed = projected.new_empty(images, pixels, channels // 3)
-    levels = torch.empty(2, images, heads, pixels, dtype=torch.float32)
     on_threads().attend(
         *addresses(projected, mixed, levels),
         *(images, heads, pixels, KINDS[projected.dtype]),
     )
-    return mixed, levels
+    return mixed

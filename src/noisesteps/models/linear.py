@@ -7,18 +7,15 @@ from __future__ import annotations
 
 import torch
 
-from noisesteps.models.kernels import MULTIPLE, addresses, load, on_threads
+from noisesteps.models.kernels import MULTIPLE, addresses, has_kernels, on_threads
 
 
 def can_multiply(x: torch.Tensor, outputs: int) -> bool:
-    """Whether there is a kernel for pixels (..., C), and so many outputs."""
+    """Whether there is a kernel for pixels of images (N,C,H,W) to so many outputs."""
     return (
         x.dtype is torch.float32
-        and x.device.type == "cpu"
-        and x.is_contiguous()
-        and x.shape[-1] % MULTIPLE == outputs % MULTIPLE == 0
-        and not torch.compiler.is_compiling()
-        and load() is not None
+        and x.shape[1] % MULTIPLE == outputs % MULTIPLE == 0
+        and has_kernels(x)
     )
 
 
@@ -37,12 +34,12 @@ def multiplied(
     bias: torch.Tensor,
     onto: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Compute x W' + b, and add it onto what is given.
+    """Compute x W' + b of each pixel, and add it onto what is given.
 
     Parameters
     ----------
     x
-        Pixels (..., C): see `can_multiply`.
+        Images (N,C,H,W): see `can_multiply`.
     weight
         W, `packed`.
     bias
@@ -53,13 +50,18 @@ def multiplied(
     Returns
     -------
     torch.Tensor
-        Shape (..., O).
+        Shape (N,O,H,W), in channels last.
     """
-    inputs, outputs = x.shape[-1], len(bias)
-    y = x.new_empty(*x.shape[:-1], outputs)
+    images, inputs, height, width = x.shape
+    y = torch.empty(
+        (images, len(bias), height, width),
+        dtype=torch.float32,
+        memory_format=torch.channels_last,
+    )
     if onto is not None:
-        onto = onto.contiguous()
+        onto = onto.contiguous(memory_format=torch.channels_last)
     on_threads().linear(
-        *addresses(x, weight, bias, onto, y), x.numel() // inputs, inputs, outputs
+        *addresses(x, weight, bias, onto, y),
+        *(images * height * width, inputs, len(bias)),
     )
     return y

@@ -70,7 +70,7 @@ class Convolution:
     ) -> torch.Tensor:
         """Convolve, with `bias` in place of its own, and add `onto`.
 
-        Which it `overwrites` with the result if it may and that is faster.
+        The sum takes the place of `onto` if it may (`overwrites`) and that is faster.
         """
         key = x.shape, x.stride()
         if key not in self._ways:
@@ -79,7 +79,7 @@ class Convolution:
         bias = self.bias if bias is None else bias
         return way(self, prepared, x, bias, onto, overwrites)
 
-    def doubled(self, x: torch.Tensor) -> torch.Tensor:
+    def convolve_doubled(self, x: torch.Tensor) -> torch.Tensor:
         """Repeat each pixel in both directions, then convolve, where `can_convolve`."""
         return self._by_tiles(SMALL, x, self.bias, None, scale=Scale.DOUBLED)
 
@@ -164,9 +164,10 @@ class Linear:
     def __call__(
         self, x: torch.Tensor, onto: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Multiply pixels (..., C), and add that onto what is given."""
+        """Multiply the pixels of images (N,C,H,W), and add that onto what is given."""
         if not (self.packs and can_multiply(x, len(self.bias))):
-            y = F.linear(x, self.weight, self.bias)
+            y = F.linear(x.permute(0, 2, 3, 1), self.weight, self.bias)
+            y = y.permute(0, 3, 1, 2)
             return y if onto is None else y.add_(onto)
         if self._packed is None:
             self._packed = packed(self.weight)
@@ -183,7 +184,7 @@ class Shortcut:
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         if not is_linear(self.conv.layer, x):
             return self.conv(x)
-        return self.linear(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return self.linear(x)
 
 
 class Normalisation:
@@ -203,7 +204,7 @@ class Normalisation:
             layer = self.layer
             return normalised(
                 x, self.weight, self.bias, layer.num_groups, layer.eps, self.activates
-            )[0]
+            )
         layer, dtype = self.layer, x.dtype
         # PyTorch's kernels for 16 bits are slow in channels last.
         x = torch.group_norm(
@@ -228,18 +229,16 @@ class SelfAttention:
         self.to_out = Linear(last.weight, last.bias, dtype)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        pixels, onto = (
-            images.permute(0, 2, 3, 1).flatten(1, 2) for images in (self.norm(x), x)
-        )  # (N, H*W, C)
-        projected = self.project(pixels)
+        projected = self.project(self.norm(x)).permute(0, 2, 3, 1)
+        projected = projected.flatten(1, 2)  # (N, H*W, 3*C)
         if has_kernels(x):
-            mixed = attended(projected, self.heads)[0]
+            mixed = attended(projected, self.heads)
         else:
             heads = projected.unflatten(2, (3, self.heads, HEAD_CHANNELS))
             mixed = attend(*heads.permute(2, 0, 3, 1, 4))  # (N, heads, H*W, 8)
             mixed = mixed.transpose(1, 2).flatten(2)
-        mixed = self.to_out(mixed, onto)
-        return mixed.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+        mixed = mixed.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+        return self.to_out(mixed, x)
 
 
 class Upsampling:
@@ -251,7 +250,7 @@ class Upsampling:
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         if can_convolve(self.conv.layer, x, doubles=True, converts=True):
-            return self.conv.doubled(x)
+            return self.conv.convolve_doubled(x)
         if self.small and is_worth_halving(x):
             return interleave(self.small(x))
         return self.conv(doubled(x))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 from enum import IntEnum
-from typing import Any
 
 import torch
 from torch import nn
@@ -17,6 +16,7 @@ from torch.autograd.function import once_differentiable
 from noisesteps.models.kernels import (
     KINDS,
     MULTIPLE,
+    Context,
     addresses,
     capabilities,
     has_kernels,
@@ -31,7 +31,6 @@ PARTS, TILES = 4, 64
 SMALL, LARGE = 4, 6
 LARGE_FROM = 64
 TERMS = 9 * 32  # of a sum in float32, from which on large tiles err like PyTorch does
-Context = Any  # keeps what a backward pass needs
 
 
 class Scale(IntEnum):
@@ -60,12 +59,12 @@ def can_convolve(
         if PyTorch would.
     """
     return (
-        keeps_size(layer)
+        has_kernels(x)
+        and keeps_size(layer)
         and x.shape[1] == layer.in_channels
         and layer.in_channels % MULTIPLE == layer.out_channels % MULTIPLE == 0
         and (doubles or (x.shape[2] % 2 == x.shape[3] % 2 == 0))
         and (converts or x.dtype is computed_in(layer))
-        and has_kernels(x)
         and (x.dtype is torch.float32 or _gains_in_bf16(x, doubles=doubles))
     )
 
@@ -149,8 +148,7 @@ class _Convolve(torch.autograd.Function):
             side = SMALL if x.dtype is torch.float32 else side_of(dy, scale)
             backwards = transformed(weight, side, backwards=True)
             dx = convolved(dy, backwards, side, None, x.shape[1], scale=scale)
-        dweight, dbiases = _weight_gradient(x, dy, context.scale)
-        dbias = dbiases.sum(0)
+        dweight, dbias, dbiases = _weight_gradient(x, dy, context.scale)
         dshift = None
         if context.shifts:
             shared = context.shifts < len(x)
@@ -162,8 +160,8 @@ class _Convolve(torch.autograd.Function):
 
 def _weight_gradient(
     x: torch.Tensor, dy: torch.Tensor, scale: Scale
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the gradients of kernels (O,C,3,3) and, image by image, bias (N,O)."""
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the gradients of kernels (O,C,3,3), bias (O,) and its shares (N,O)."""
     images, outputs, height, width = dy.shape
     inputs, side = x.shape[1], side_of(dy, scale, images * height * width)
     tiles = height * width // (side - 2) ** 2
@@ -172,7 +170,7 @@ def _weight_gradient(
     library = on_threads()
     size = library.size_of_weight(inputs, outputs, side)
     sums = torch.empty(parts * size, dtype=torch.float32)
-    dbiases = torch.empty(images, outputs, dtype=torch.float32)
+    dbiases = torch.empty(1 + images, outputs, dtype=torch.float32)
     dweight = torch.empty(
         (outputs, inputs, 3, 3),
         dtype=torch.float32,
@@ -183,7 +181,7 @@ def _weight_gradient(
         *(images_of_part, images, height, width, inputs, outputs),
         *(side, scale, KINDS[x.dtype]),
     )
-    return dweight, dbiases
+    return dweight, dbiases[0], dbiases[1:]
 
 
 def side_of(x: torch.Tensor, scale: Scale, terms: int | None = None) -> int:
@@ -263,7 +261,9 @@ def convolved(
     if bias is not None:
         if bias.dim() == 2 and len(bias) > 1:
             step, bias = outputs, bias.expand(images, outputs)
-        bias = bias.float().contiguous()
+        if bias.dtype is not torch.float32:  # a call less in Python, many times a step
+            bias = bias.float()
+        bias = bias.contiguous()
     if onto is not None and (onto.shape, onto.dtype) != (y.shape, y.dtype):
         onto = onto.to(x.dtype).expand_as(y)
     if onto is not None:

@@ -42,6 +42,7 @@ FLAGS = (
     *("-fno-trapping-math", "-fvisibility=hidden", "-shared", "-fPIC", "-nostdlib"),
 )
 MULTIPLE = 16  # that channels have to be of, to be multiplied by ours
+Context = Any  # what an autograd function keeps for its backward pass
 KINDS = {torch.float32: 0, torch.bfloat16: 1}  # of images, as the kernels count them
 ADDRESS, COUNT, FLAG = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
 SIGNATURES = {

@@ -151,11 +151,17 @@ typedef struct {
     shape shape;
 } attention;
 
+INLINE void keep_levels(vector top, vector total, float *tops, i64 first, shape s) {
+    float *totals = tops + s.images * s.heads * s.pixels;
+    for (i64 l = 0; l < least(WIDTH, s.pixels - first); l++) {
+        tops[first + l] = top[l];
+        totals[first + l] = total[l];
+    }
+}
+
 INLINE void attend_head(const attention *work, i64 index, float *scratch, dtype kind) {
     shape s = work->shape;
     i64 n = index / s.heads, head = index % s.heads;
-    float *tops = work->levels + index * s.pixels;
-    float *totals = tops + s.images * s.heads * s.pixels;
     float *query = scratch, *key = query + HEAD * s.padded;
     float *value = key + HEAD * s.padded, *weights = value + HEAD * s.padded;
     copy_head(work->given, n, head, query, s, kind);
@@ -167,10 +173,8 @@ INLINE void attend_head(const attention *work, i64 index, float *scratch, dtype 
         EACH (d, HEAD)
             mixed[d] /= total;
         store_lanes(mixed, query + i * HEAD); /* it is needed no more */
-        for (i64 l = 0; l < least(WIDTH, s.pixels - i); l++) {
-            tops[i + l] = top[l];
-            totals[i + l] = total[l];
-        }
+        if (work->levels)
+            keep_levels(top, total, work->levels + index * s.pixels, i, s);
     }
     put_all(query, (void *)result_of(work->mixed, n, head, s, kind), s.heads * HEAD, s,
             kind);
@@ -181,8 +185,9 @@ PARTS_OF_DTYPES(attends, attend_head)
 /* Mix the values of pixels by the softmax of their scores, in each head.
 
 given: queries, keys and values, in the dtype; mixed: the result, (images, pixels,
-heads, 8); levels: written, the highest score of each pixel as a power of two and the
-sum under its softmax, relative to that, float32 (2, images, heads, pixels). */
+heads, 8); levels: written where it is not null, the highest score of each pixel as a
+power of two and the sum under its softmax, relative to that, float32 (2, images, heads,
+pixels). */
 EXPORT void attend(const void *given, void *mixed, float *levels, i64 images, i64 heads,
                    i64 pixels, dtype kind) {
     shape s = shape_of(images, heads, pixels);

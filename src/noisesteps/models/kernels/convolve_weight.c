@@ -167,7 +167,7 @@ EXPORT void transform_weight(const float *from, float *to, i64 inputs, i64 outpu
 
 typedef struct {
     const void *x, *dy;
-    float *dbias, *sums;
+    float *dbiases, *sums;
     i64 images_of_part, bands; /* into which a part's outputs are divided */
     shape shape;
 } gradient;
@@ -201,7 +201,7 @@ INLINE void spread_block(const gradient *work, block to, i64 first, i64 count,
         }
         i64 done = (first + t) % tiles + 1; /* of this image */
         if (done % PRODUCTS == 0 || done == tiles) {
-            float *sum = work->dbias + tile.n * s.outputs;
+            float *sum = work->dbiases + tile.n * s.outputs;
             for (i64 k = band.first; k < band.end; k++)
                 sum[k] += share[k];
             clear(share, s.outputs);
@@ -228,7 +228,7 @@ INLINE void sum_images(const gradient *work, i64 index, float *scratch, int side
         for (i64 c = 0; !counts(p, scale) && c < s.inputs; c++)
             clear(sums + p * step + c * s.outputs, width);
     for (i64 n = begin; n < end; n++)
-        clear(work->dbias + n * s.outputs + band.first, width);
+        clear(work->dbiases + n * s.outputs + band.first, width);
     for (i64 first = start; first < last; first += size) {
         i64 count = least(size, last - first);
         transform_block(work->x, outside, first, count, s, pixels, side, scale, kind);
@@ -289,8 +289,8 @@ static void gathers_large(const void *work, i64 index, float *scratch) {
 /* Compute the gradients of kernels and bias from that of the result, `dy`.
 
 x: what `convolve` took, half as high and wide if it is DOUBLED; dweight: (outputs, 3,
-3, inputs); dbias: each image's share, (images, outputs); sums: memory for
-`size_of_weight` numbers of each part, which has `images_of_part` images. */
+3, inputs); dbias: (outputs,), and each image's share, (images, outputs); sums: memory
+for `size_of_weight` numbers of each part, which has `images_of_part` images. */
 EXPORT void convolve_gradient(const void *x, const void *dy, float *dweight,
                               float *dbias, float *sums, i64 images_of_part, i64 images,
                               i64 height, i64 width, i64 inputs, i64 outputs, int side,
@@ -298,7 +298,8 @@ EXPORT void convolve_gradient(const void *x, const void *dy, float *dweight,
     shape s = {images, height, width, inputs, outputs};
     i64 parts = (images + images_of_part - 1) / images_of_part;
     i64 bands = bands_of(outputs, parts);
-    gradient work = {x, dy, dbias, sums, images_of_part, bands, s};
+    float *dbiases = dbias + outputs;
+    gradient work = {x, dy, dbiases, sums, images_of_part, bands, s};
     part *large[] = {large_float32, large_bfloat16};
     part *small[2][2] = {{small_float32, small_bfloat16},
                          {doubled_float32, doubled_bfloat16}};
@@ -309,4 +310,8 @@ EXPORT void convolve_gradient(const void *x, const void *dy, float *dweight,
     gathering gathering = {sums, dweight, parts, inputs, outputs};
     do_parts(side == LARGE ? gathers_large : gathers_small, &gathering, inputs / SQUARE,
              0);
+    clear(dbias, outputs);
+    for (i64 n = 0; n < images; n++)
+        for (i64 k = 0; k < outputs; k++)
+            dbias[k] += dbiases[n * outputs + k];
 }

@@ -111,10 +111,14 @@ INLINE void normalise_image(const normalisation *work, i64 n, float *scratch,
     shape s = work->shape;
     const void *x = at(work->x, n * s.pixels * s.channels, kind);
     void *y = (void *)at(work->y, n * s.pixels * s.channels, kind);
-    float *mean = work->moments + n * s.groups, *inverse = mean + s.images * s.groups;
     float *origin = scratch, *total = origin + s.length, *square = total + s.length;
     float *middle = square + s.length, *slope = middle + s.length;
-    float *start = slope + s.length;
+    float *start = slope + s.length, *mean = start + s.length;
+    float *inverse = mean + s.groups;
+    if (work->moments) {
+        mean = work->moments + n * s.groups;
+        inverse = mean + s.images * s.groups;
+    }
     for (i64 i = 0; i < s.channels; i++)
         origin[i] = get(x, i, kind);
     repeat(origin, s);
@@ -139,8 +143,8 @@ PARTS_OF_DTYPES(activates, normalise_image, 1)
 /* Normalise groups of channels, then apply SiLU if it `activates`.
 
 x, y: images and result (images, pixels, channels), in the dtype; weight, bias: float32
-(channels,); moments: written, means and inverse deviations, float32 (2, images,
-groups). */
+(channels,); moments: written where it is not null, means and inverse deviations,
+float32 (2, images, groups). */
 EXPORT void normalise(const void *x, void *y, const float *weight, const float *bias,
                       float *moments, i64 images, i64 pixels, i64 channels, i64 groups,
                       float eps, int activates, dtype kind) {
@@ -148,7 +152,7 @@ EXPORT void normalise(const void *x, void *y, const float *weight, const float *
     normalisation work = {x, y, weight, bias, moments, eps, s};
     part *parts[2][2] = {{normalises_float32, normalises_bfloat16},
                          {activates_float32, activates_bfloat16}};
-    do_parts(parts[activates][kind], &work, images, 6 * s.length);
+    do_parts(parts[activates][kind], &work, images, 6 * s.length + 2 * groups);
 }
 
 /* The gradient of what is activated, its sums, and those of its products with what is
