@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -18,7 +17,6 @@ from benchmarks import table
 from benchmarks.groups import GROUPS
 from benchmarks.rows import Row
 from benchmarks.settings import Settings, settings_for
-from noisesteps.devices import DTYPES
 
 RESULT = Path("results/benchmarks/speed.json")
 BASELINE = Path("benchmarks/baseline.json")
@@ -53,13 +51,6 @@ def main() -> None:
     show_default=True,
     help="Groups of rows to measure, with commas between.",
 )
-@click.option(
-    "--precision",
-    "precisions",
-    multiple=True,
-    type=click.Choice(list(DTYPES)),
-    help="Of the networks; may be given several times. Default: what is fast there.",
-)
 @click.option("--rounds", type=click.IntRange(1), default=7, show_default=True)
 @click.option(
     "--json",
@@ -73,7 +64,6 @@ def run(
     device: str,
     threads: tuple[int, ...],
     names: str,
-    precisions: tuple[str, ...],
     rounds: int,
     path: Path,
 ) -> None:
@@ -82,7 +72,6 @@ def run(
     rows: list[Row] = []
     failed = 0
     for settings in _all_settings(device, threads, rounds):
-        settings = replace(settings, precisions=precisions or settings.precisions)
         found, status = _measure(settings, chosen, _thread_counts(threads)[-1], path)
         rows += found
         failed = failed or status
@@ -207,7 +196,7 @@ def orchestration(folder: Path, path: Path) -> None:
         row = finished.measure(settings, folder)
     except FileNotFoundError as error:
         raise click.UsageError(str(error)) from error
-    _keep(path, [row])
+    table.write(path, table.merge(_kept(path), [row]))
     click.echo(table.plain([row]))
 
 
@@ -219,6 +208,7 @@ def orchestration(folder: Path, path: Path) -> None:
 def worker(settings: Settings, names: str, result: Path, path: Path) -> None:
     """Measure some groups in this process; what fails loses no other's rows."""
     torch.set_num_threads(settings.threads)
+    kept = _kept(path)  # a file that cannot be read is heard of before the work
     rows, failed = [], False
     for name in filter(None, names.split(",")):
         click.echo(f"{settings.device}, {settings.threads} threads: {name} ...")
@@ -227,15 +217,15 @@ def worker(settings: Settings, names: str, result: Path, path: Path) -> None:
         except Exception:
             traceback.print_exc()
             failed = True
-        table.write(result, rows)
-        _keep(path, rows)
+        if rows:
+            table.write(result, rows)
+            table.write(path, table.merge(kept, rows))
     sys.exit(failed)
 
 
-def _keep(path: Path, rows: list[Row]) -> None:
-    """Put rows into a result, in the place of older ones."""
-    kept = table.read(path) if path.exists() else []
-    table.write(path, table.merge(kept, rows))
+def _kept(path: Path) -> list[Row]:
+    """Return the rows of an earlier result, if there is one."""
+    return table.read(path) if path.exists() else []
 
 
 if __name__ == "__main__":

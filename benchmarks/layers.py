@@ -180,7 +180,7 @@ def _train(
 
 def _placed(layer: Layer, inputs: Inputs, layout: torch.memory_format) -> Layer:
     module = copy.deepcopy(layer.module).to(inputs.device)
-    # Those of a normalisation stay float32 in a program; CUDA's kernel takes one dtype.
+    # A normalisation's weights stay float32 in a program; CUDA's kernel has one dtype.
     if inputs.device.type == "cuda" or not isinstance(module, nn.GroupNorm):
         module.to(inputs.dtype, memory_format=layout)
     return replace(layer, module=module)

@@ -44,7 +44,7 @@ def training_step(
     recompute: bool = False,
     compiled: bool = False,
 ) -> Work:
-    """One update as the training loop takes it: batch, rate, update, loss now and then.
+    """One update as the training loop takes it: update, next batch, loss now and then.
 
     The stage lets CUDA choose deterministic kernels only, so that is done here too.
     """

@@ -393,19 +393,26 @@ def test_what_is_not_measured_again_stays_in_the_result(tmp_path, monkeypatch):
 
 
 def test_a_group_that_fails_loses_no_other_rows(tmp_path, monkeypatch):
+    paths = [tmp_path / "rows.json", tmp_path / "speed.json"]
+
     def fail(settings):
+        before.append([path.exists() and table.read(path) for path in paths])
         raise RuntimeError("out of luck")
 
+    before = []
     groups = {"bad": fail, "good": lambda settings: [a_row()]}
     groups = {name: SimpleNamespace(measure=work) for name, work in groups.items()}
     monkeypatch.setattr(__main__, "GROUPS", groups)
-    paths = [tmp_path / "rows.json", tmp_path / "speed.json"]
     command = ["worker", TINY.text(), "good,bad", *map(str, paths)]
     assert CliRunner().invoke(main, command).exit_code == 1
     command[2] = "bad,good"
+    for path in paths:
+        assert table.read(path) == [a_row()]
+        path.unlink()
     assert CliRunner().invoke(main, command).exit_code == 1
     for path in paths:
         assert table.read(path) == [a_row()]
+    assert before == [[[a_row()]] * 2, [False] * 2]
 
 
 def test_a_contestant_that_fails_is_left_out_and_named(capfd):

@@ -4,6 +4,7 @@ import logging.handlers
 import multiprocessing
 import os
 import subprocess
+import threading
 import time
 
 import pytest
@@ -219,12 +220,26 @@ def test_parts_keep_their_order_side_by_side(set_threads, threads):
     assert torch.get_num_threads() == threads
 
 
-def test_an_error_in_a_part_is_the_callers(set_threads):
+def test_parts_are_worked_on_at_once(set_threads):
+    set_threads(3)
+    together = threading.Barrier(3, timeout=60)
+    parts = torch.arange(3).split(1)
+    devices.in_parallel(lambda part: together.wait(), parts)
+
+
+def test_an_error_in_a_part_is_the_callers_once_all_calls_have_ended(set_threads):
     set_threads(2)
+    begun, ended = [], []
 
     def fail(part):
-        raise torch.OutOfMemoryError(f"no room for {len(part)}")
+        begun.append(part)
+        if len(part) == 4:
+            raise torch.OutOfMemoryError(f"no room for {len(part)}")
+        time.sleep(0.2)
+        ended.append(part)
 
-    with pytest.raises(torch.OutOfMemoryError, match="no room for 3"):
-        devices.in_parallel(fail, torch.arange(6).split(3))
+    parts = torch.arange(34).split([4, *[3] * 10])
+    with pytest.raises(torch.OutOfMemoryError, match="no room for 4"):
+        devices.in_parallel(fail, parts)
+    assert len(begun) == len(ended) + 1 < len(parts)
     assert torch.get_num_threads() == 2

@@ -522,19 +522,19 @@ def test_half_the_batch_is_tried_where_memory_runs_out(tiny, tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize(
+    ("stage", "section"), [("train", "training"), ("sample", "sampling")]
+)
 def test_what_is_compiled_once_for_all_models_is_not_counted(
-    tiny, compiled, tmp_path, monkeypatch
+    tiny, stage, section, compiled, tmp_path, monkeypatch
 ):
-    study = tiny.model_copy(
-        update={"training": tiny.training.model_copy(update={"compile": compiled})}
-    )
+    changed = getattr(tiny, section).model_copy(update={"compile": compiled})
+    study = tiny.model_copy(update={section: changed})
     seen = []
     place = laboratory._Laboratory(study, Slots(2, 2), "cpu", "cpu", tmp_path)
     monkeypatch.setattr(place, "_stage", lambda *asked: seen.append(asked))
-    place._compiled_stage("train", [["one"], ["two"]])
-    both, first = (
-        ("train", "models", each) for each in ([["one"], ["two"]], [["one"]])
-    )
+    place._compiled_stage(stage, [["one"], ["two"]])
+    both, first = ((stage, "models", each) for each in ([["one"], ["two"]], [["one"]]))
     assert seen == ([first, both] if compiled else [both])
 
 

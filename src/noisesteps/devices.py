@@ -11,8 +11,9 @@ import platform
 import re
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import torch
@@ -126,27 +127,43 @@ def concurrent_calls(parts: int) -> int:
 def in_parallel(
     function: Callable[[torch.Tensor], torch.Tensor], parts: Sequence[torch.Tensor]
 ) -> list[torch.Tensor]:
-    """Call `function` with each part, several at once, on a share of the threads each.
+    """Call `function` with each part, several at once, on equal shares of the threads.
 
     That is faster than operators on all threads, one after another: parts need not
-    wait for each other where an operator runs on one thread, or ends. The function is
-    called in threads where PyTorch's modes, such as inference mode, are not set.
+    wait for each other where an operator runs on one thread, or ends. The function may
+    be called in other threads, where PyTorch's modes, such as inference mode, are not
+    set. When this ends, be it by an error, no call is under way.
     """
-    threads, count = torch.get_num_threads(), concurrent_calls(len(parts))
+    count = concurrent_calls(len(parts))
     if count == 1:
         return [function(part) for part in parts]
-    # A thread takes, once, the number that was set last; this one has its own back.
-    torch.set_num_threads(threads // count)
+    pool = _callers(count, torch.get_num_threads() // count)
+    calls = [pool.submit(function, part) for part in parts]
     try:
-        return list(_callers(count, threads // count).map(function, parts))
+        return [call.result() for call in calls]
     finally:
-        torch.set_num_threads(threads)
+        for call in calls:
+            call.cancel()
+        wait(calls)
 
 
 @functools.cache
 def _callers(count: int, share: int) -> ThreadPoolExecutor:
-    """Return threads that stay, since PyTorch keeps what it prepared for each."""
-    return ThreadPoolExecutor(count, f"noisesteps-{share}-threads-each")
+    """Return threads on which PyTorch's operators take so many threads each.
+
+    They stay, since PyTorch keeps what it prepared for each.
+    """
+    threads, everybody = torch.get_num_threads(), threading.Barrier(count)
+
+    def begin() -> None:
+        torch.get_num_threads()  # a thread's first question sets what is the default
+        torch.set_num_threads(share)
+        everybody.wait()
+
+    pool = ThreadPoolExecutor(count)
+    wait([pool.submit(begin) for _ in range(count)])
+    torch.set_num_threads(threads)
+    return pool
 
 
 def memory_format(

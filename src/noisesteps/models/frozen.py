@@ -17,6 +17,7 @@ from torch import nn
 
 from noisesteps.devices import concurrent_calls, in_parallel
 from noisesteps.models.blocks import Attention, ResidualBlock
+from noisesteps.models.kernels import load
 from noisesteps.models.prepared import (
     Convolution,
     Normalisation,
@@ -52,6 +53,7 @@ class FrozenUNet:
     @torch.no_grad()
     @torch.autocast("cpu", enabled=False)
     def __init__(self, network: UNet, timesteps: torch.Tensor, dtype: torch.dtype):
+        load()  # compiled, if need be, before several threads want them
         time = network.embed_timesteps(timesteps)
         self.dtype = dtype
         self.conv_in = Convolution(network.conv_in, dtype)
@@ -71,7 +73,7 @@ class FrozenUNet:
     def __call__(self, x: torch.Tensor, index: int) -> torch.Tensor:
         """Predict the noise in `x`, float32 (N,3,H,W), at `timesteps[index]`."""
         x = x.to(self.dtype, memory_format=torch.channels_last)
-        parts = x.chunk(self._parts(x))
+        parts = x.tensor_split(self._parts(x))
         predicted = in_parallel(partial(self._predict, index=index), parts)
         return torch.cat(predicted) if len(parts) > 1 else predicted[0]
 
@@ -81,12 +83,15 @@ class FrozenUNet:
         channels = len(self.conv_in.bias)
         size = images * channels * height * width * x.element_size()
         count = -(-size // BYTES) or 1
-        share = concurrent_calls(count)
-        return -(-count // share) * share
+        at_once = concurrent_calls(count)
+        return max(1, min(images, -(-count // at_once) * at_once))
 
-    @torch.inference_mode()
-    @torch.autocast("cpu", enabled=False)
     def _predict(self, x: torch.Tensor, index: int) -> torch.Tensor:
+        # Modes are those of a thread, and this may be called in another.
+        with torch.inference_mode(), torch.autocast("cpu", enabled=False):
+            return self._forward(x, index)
+
+    def _forward(self, x: torch.Tensor, index: int) -> torch.Tensor:
         x = self.conv_in(x)
         skips = [x]
         for blocks, downsample in self.down:

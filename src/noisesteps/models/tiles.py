@@ -170,18 +170,19 @@ def _weight_gradient(
     library = on_threads()
     size = library.size_of_weight(inputs, outputs, side)
     sums = torch.empty(parts * size, dtype=torch.float32)
-    dbiases = torch.empty(1 + images, outputs, dtype=torch.float32)
+    dbias = torch.empty(outputs, dtype=torch.float32)
+    dbiases = torch.empty(images, outputs, dtype=torch.float32)
     dweight = torch.empty(
         (outputs, inputs, 3, 3),
         dtype=torch.float32,
         memory_format=torch.channels_last,
     )
     library.convolve_gradient(
-        *addresses(x, dy, dweight, dbiases, sums),
+        *addresses(x, dy, dweight, dbias, dbiases, sums),
         *(images_of_part, images, height, width, inputs, outputs),
         *(side, scale, KINDS[x.dtype]),
     )
-    return dweight, dbiases[0], dbiases[1:]
+    return dweight, dbias, dbiases
 
 
 def side_of(x: torch.Tensor, scale: Scale, terms: int | None = None) -> int:

@@ -28,8 +28,8 @@ logger = logging.getLogger("noisesteps.plan")
 
 # What is measured; another room changes no time.
 ROOMS = (
-    "classification", "data", "diffusion", "evaluation", "figures", "models", "plan",
-    "sampling", "tables", "training",
+    "classification", "data", "devices.py", "diffusion", "evaluation", "figures",
+    "models", "plan", "sampling", "tables", "training",
 )  # fmt: skip
 FOLDER = RESOURCES / "calibration"
 

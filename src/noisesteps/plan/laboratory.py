@@ -132,7 +132,7 @@ class _Laboratory:
     ) -> list[Ran]:
         """Run a stage of the models; if it compiles, after its network is compiled.
 
-        PyTorch keeps that, on this machine, for all models of a study.
+        PyTorch keeps that, below the folder for temporary files, for all of a study.
         """
         section = {"train": "training", "sample": "sampling"}[stage]
         if compiled_stages(self.study)[section]:

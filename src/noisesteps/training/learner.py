@@ -51,7 +51,6 @@ class Learner:
         if compiled:
             compile_for_device(self.network, "training.compile")
         self.diffusion = diffusion
-        self.batch_size = training.batch_size
         self.gradient_clip = training.gradient_clip
         self.optimizer = Adam(self.network)
         self.average = (
@@ -82,11 +81,8 @@ class Learner:
         self.optimizer.learning_rate = learning_rate
         self.optimizer.zero_grad()  # before the activations need the memory
         x_t = self.diffusion.add_noise(batch.x0, batch.noise, batch.timesteps)
-        # What is left of an epoch is not worth a compilation of its own.
-        whole = len(x_t) == self.batch_size
-        predict = self.network if whole else self.network.forward
         with self.precision.autocast():
-            predicted = predict(x_t, batch.timesteps)
+            predicted = self.network(x_t, batch.timesteps)
         loss = F.mse_loss(predicted.float(), batch.noise)
         self.precision.descend(loss, self.network, self.optimizer, self.gradient_clip)
         if self.average is not None:

@@ -223,7 +223,7 @@ class _Run:
 
     def _loop(self) -> None:
         self.meter = Meter(self.progress)
-        self.batch = self.batches[self.progress.update]
+        self._choose_batch()
         while self.progress.update < self.plan.updates:
             self._update()
             done = self.progress.update
@@ -241,9 +241,12 @@ class _Run:
         self.rate = learning_rate(index, self.plan.updates, self.plan.training)
         loss = self.learner.update(self.batch, index, self.rate)
         self.meter.add(loss, len(self.batch.x0))
-        # While a GPU computes, and before anybody waits for the loss.
-        if index + 1 < self.plan.updates:
-            self.batch = self.batches[index + 1]
+        self._choose_batch()  # while a GPU computes, and before its loss is waited for
+
+    def _choose_batch(self) -> None:
+        """Prepare the next update's images and noise, if there is a next one."""
+        if self.progress.update < self.plan.updates:
+            self.batch = self.batches[self.progress.update]
 
     def _settle(self) -> None:
         """Read the losses since the last time; a training that diverged ends here."""

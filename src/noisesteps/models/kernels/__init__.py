@@ -58,7 +58,7 @@ SIGNATURES = {
     "convolve": (*[ADDRESS] * 3, COUNT, *[ADDRESS] * 2, *[COUNT] * 5, *[FLAG] * 3),
     "convolve_few": (*[ADDRESS] * 4, *[COUNT] * 5, FLAG),
     "convolve_few_gradient": (*[ADDRESS] * 5, *[COUNT] * 5, FLAG),
-    "convolve_gradient": (*[ADDRESS] * 5, *[COUNT] * 6, *[FLAG] * 3),
+    "convolve_gradient": (*[ADDRESS] * 6, *[COUNT] * 6, *[FLAG] * 3),
 }
 
 _threads: dict[ctypes.CDLL, int] = {}  # what each library was told last

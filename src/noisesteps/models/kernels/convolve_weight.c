@@ -289,16 +289,16 @@ static void gathers_large(const void *work, i64 index, float *scratch) {
 /* Compute the gradients of kernels and bias from that of the result, `dy`.
 
 x: what `convolve` took, half as high and wide if it is DOUBLED; dweight: (outputs, 3,
-3, inputs); dbias: (outputs,), and each image's share, (images, outputs); sums: memory
-for `size_of_weight` numbers of each part, which has `images_of_part` images. */
+3, inputs); dbias: (outputs,); dbiases: each image's share, (images, outputs); sums:
+memory for `size_of_weight` numbers of each part, which has `images_of_part` images. */
 EXPORT void convolve_gradient(const void *x, const void *dy, float *dweight,
-                              float *dbias, float *sums, i64 images_of_part, i64 images,
-                              i64 height, i64 width, i64 inputs, i64 outputs, int side,
-                              scale scale, dtype kind) {
+                              float *dbias, float *dbiases, float *sums,
+                              i64 images_of_part, i64 images, i64 height, i64 width,
+                              i64 inputs, i64 outputs, int side, scale scale,
+                              dtype kind) {
     shape s = {images, height, width, inputs, outputs};
     i64 parts = (images + images_of_part - 1) / images_of_part;
     i64 bands = bands_of(outputs, parts);
-    float *dbiases = dbias + outputs;
     gradient work = {x, dy, dbiases, sums, images_of_part, bands, s};
     part *large[] = {large_float32, large_bfloat16};
     part *small[2][2] = {{small_float32, small_bfloat16},
