@@ -80,7 +80,6 @@ def test_an_update_does_not_import_pytorchs_compiler():
     code = """
 import sys, torch
 from noisesteps.models import UNet
-from noisesteps.signals import Interrupted
 from noisesteps.training.optimizer import Adam
 network = UNet.preset("tiny", 8)
 network(torch.zeros(1, 3, 8, 8), 0).sum().backward()
@@ -98,7 +97,7 @@ def test_recomputed_activations_give_the_same_bits_from_less_memory():
     )
     for name, weight in kept.state_dict().items():
         assert torch.equal(weight, recomputed.state_dict()[name])
-    assert bytes_recomputed < 0.7 * bytes_kept
+    assert bytes_recomputed < 0.4 * bytes_kept
 
 
 def saved_bytes(work: Callable[[], object]) -> int:
