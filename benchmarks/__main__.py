@@ -69,6 +69,7 @@ def run(
 ) -> None:
     """Measure, print a table and write JSON."""
     chosen = _groups(names)
+    _kept(path)  # a file that cannot be read is heard of before the work
     rows: list[Row] = []
     failed = 0
     for settings in _all_settings(device, threads, rounds):
@@ -208,7 +209,7 @@ def orchestration(folder: Path, path: Path) -> None:
 def worker(settings: Settings, names: str, result: Path, path: Path) -> None:
     """Measure some groups in this process; what fails loses no other's rows."""
     torch.set_num_threads(settings.threads)
-    kept = _kept(path)  # a file that cannot be read is heard of before the work
+    kept = _kept(path)
     rows, failed = [], False
     for name in filter(None, names.split(",")):
         click.echo(f"{settings.device}, {settings.threads} threads: {name} ...")

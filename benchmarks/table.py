@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+import click
 from tabulate import tabulate
 
 from benchmarks import goals, whole_study
@@ -32,8 +33,19 @@ UNITS = (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6))
 
 
 def read(path: str | Path) -> list[Row]:
-    """Read the rows of a result."""
-    return [Row.of(values) for values in json.loads(Path(path).read_text())]
+    """Read the rows of a result.
+
+    Raises
+    ------
+    click.UsageError
+        If the file is none.
+    """
+    try:
+        return [Row.of(values) for values in json.loads(Path(path).read_text())]
+    except (ValueError, TypeError, AttributeError) as error:
+        raise click.UsageError(
+            f"{path} is no result of `benchmarks run`; name another, or move it away."
+        ) from error
 
 
 def write(path: str | Path, rows: Iterable[Row]) -> None:

@@ -392,6 +392,18 @@ def test_what_is_not_measured_again_stays_in_the_result(tmp_path, monkeypatch):
     assert table.read(path) == [a_row()]
 
 
+@pytest.mark.parametrize("content", ["{", "{}x", "[1]", '[{"name": "training"}]', "5"])
+@pytest.mark.parametrize("command", ["run", "check", "table"])
+def test_a_file_that_is_no_result_is_refused_and_left_alone(tmp_path, command, content):
+    path = tmp_path / "speed.json"
+    path.write_text(content)
+    given = ["--json", str(path)] if command == "run" else [str(path)]
+    result = CliRunner().invoke(main, [command, *given])
+    assert result.exit_code == 2
+    assert f"{path} is no result of `benchmarks run`; name another" in result.output
+    assert path.read_text() == content
+
+
 def test_a_group_that_fails_loses_no_other_rows(tmp_path, monkeypatch):
     paths = [tmp_path / "rows.json", tmp_path / "speed.json"]
 
