@@ -107,27 +107,26 @@ degrees and the outputs are summed over. */
 INLINE void transform_square(const weights *work, i64 o, i64 c, int side) {
     i64 inputs = work->inputs, outputs = work->outputs;
     i64 step = step_of(inputs * outputs);
-    eight u[SQUARE][MOST][MOST];
-    for (i64 i = 0; i < SQUARE; i++) {
-        const float *from = work->from + (o + i) * 9 * inputs + c;
-        eight g[3][3];
-        EACH (p, 9)
-            g[p / 3][p % 3] = load_eight(from + (work->backwards ? 8 - p : p) * inputs);
-        transform_kernel(g, u[i], side);
+    int backwards = work->backwards;
+    eight g[9][SQUARE]; /* rows are those of the result */
+    EACH (p, 9) {
+        const float *from = work->from + (o * 9 + (backwards ? 8 - p : p)) * inputs + c;
+        EACH (i, SQUARE)
+            g[p][i] = load_eight(from + i * 9 * inputs);
+        if (!backwards)
+            transpose(g[p]);
     }
-    i64 rows = work->backwards ? outputs : inputs;
-    i64 columns = work->backwards ? inputs : outputs;
-    i64 row = work->backwards ? o : c, column = work->backwards ? c : o;
+    i64 rows = backwards ? outputs : inputs, columns = backwards ? inputs : outputs;
+    i64 row = backwards ? o : c, column = backwards ? c : o;
     i64 width = width_of_panel(column, columns);
-    i64 first = start_of_panel(column, rows) + row * width + column % PANEL;
-    for (int p = 0; p < side * side; p++) {
-        eight square[SQUARE];
-        EACH (i, SQUARE)
-            square[i] = u[i][p / side][p % side];
-        if (!work->backwards)
-            transpose(square);
-        EACH (i, SQUARE)
-            store_eight(work->to + p * step + first + i * width, square[i]);
+    float *to = work->to + start_of_panel(column, rows) + row * width + column % PANEL;
+    for (i64 i = 0; i < SQUARE; i++) {
+        eight kernel[3][3], u[MOST][MOST];
+        EACH (p, 9)
+            kernel[p / 3][p % 3] = g[p][i];
+        transform_kernel(kernel, u, side);
+        EACH (p, side * side)
+            store_eight(to + p * step + i * width, u[p / side][p % side]);
     }
 }
 
@@ -172,6 +171,28 @@ typedef struct {
     shape shape;
 } gradient;
 
+/* A y A', of a vector of channels. */
+INLINE void spread_tile(vector y[MOST][MOST], float *to, i64 step, int side) {
+    EACH (pass, passes(side)) {
+        int rows = side / passes(side), first = pass * rows;
+        vector half[MOST][MOST]; /* by rows */
+        EACH (j, side - 2) {
+            vector column[MOST], m[MOST];
+            EACH (i, side - 2)
+                column[i] = y[i][j];
+            spread_line(column, m, side);
+            EACH (i, rows)
+                half[i][j] = m[first + i];
+        }
+        EACH (i, rows) {
+            vector m[MOST];
+            spread_line(half[i], m, side);
+            EACH (j, side)
+                store(to + ((first + i) * side + j) * step, m[j]);
+        }
+    }
+}
+
 /* The gradient of a block's places for some outputs, and of the bias: added to the
 image's sum of it after a few of its tiles, by way of a `share`, since long sums lose
 digits. */
@@ -183,7 +204,7 @@ INLINE void spread_block(const gradient *work, block to, i64 first, i64 count,
     for (i64 t = 0; t < count; t++, tile = after(tile, s, side)) {
         i64 corner = (tile.n * s.height + tile.y) * s.width + tile.x;
         for (i64 k = band.first; k < band.end; k += WIDTH) {
-            vector m[MOST][MOST], y[MOST][MOST], sum = all(0);
+            vector y[MOST][MOST], sum = all(0);
             EACH (i, side - 2) {
                 i64 from = (corner + i * s.width) * s.outputs + k;
                 vector row = all(0);
@@ -194,10 +215,7 @@ INLINE void spread_block(const gradient *work, block to, i64 first, i64 count,
                 sum += row;
             }
             store(share + k, load(share + k) + sum);
-            spread_tile(y, m, side);
-            float *numbers = to.numbers + t * s.outputs + k;
-            EACH (p, side * side)
-                store(numbers + p * to.step, m[p / side][p % side]);
+            spread_tile(y, to.numbers + t * s.outputs + k, to.step, side);
         }
         i64 done = (first + t) % tiles + 1; /* of this image */
         if (done % PRODUCTS == 0 || done == tiles) {

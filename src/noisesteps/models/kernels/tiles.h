@@ -103,26 +103,28 @@ INLINE void spread_line(const vector y[], vector m[], int side) {
     }
 }
 
-/* Each of those in both directions; both arrays have rows of `MOST`. */
-#define IN_BOTH_DIRECTIONS(name, line, given, found)                                   \
-    INLINE void name(vector from[MOST][MOST], vector to[MOST][MOST], int side) {       \
-        vector half[MOST][MOST]; /* by columns */                                      \
-        EACH (j, given) {                                                              \
-            vector column[MOST];                                                       \
-            EACH (i, given)                                                            \
-                column[i] = from[i][j];                                                \
-            line(column, half[j], side);                                               \
-        }                                                                              \
-        EACH (i, found) {                                                              \
-            vector row[MOST];                                                          \
-            EACH (j, given)                                                            \
-                row[j] = half[j][i];                                                   \
-            line(row, to[i], side);                                                    \
-        }                                                                              \
+/* How often to go over a tile for some rows of its places each time: vectors of all six
+rows of a LARGE one would not stay in registers. */
+INLINE int passes(int side) {
+    return side == LARGE ? 2 : 1;
+}
+
+/* A' m A */
+INLINE void gather_tile(vector m[MOST][MOST], vector y[MOST][MOST], int side) {
+    vector half[MOST][MOST]; /* by columns */
+    EACH (j, side) {
+        vector column[MOST];
+        EACH (i, side)
+            column[i] = m[i][j];
+        gather_line(column, half[j], side);
     }
-IN_BOTH_DIRECTIONS(transform_pixels, transform_line, side, side)
-IN_BOTH_DIRECTIONS(gather_tile, gather_line, side, side - 2)
-IN_BOTH_DIRECTIONS(spread_tile, spread_line, side - 2, side)
+    EACH (i, side - 2) {
+        vector row[MOST];
+        EACH (j, side)
+            row[j] = half[j][i];
+        gather_line(row, y[i], side);
+    }
+}
 
 /* The sum of a SMALL tile's four pixels. */
 INLINE vector gather_sum(vector m[MOST][MOST]) {
@@ -175,17 +177,38 @@ INLINE int is_inside(tile t, shape s, int side) {
     return t.y > 0 && t.x > 0 && t.y + side - 2 < s.height && t.x + side - 2 < s.width;
 }
 
-/* Find the pixels under a tile; `outside` the image there is another. */
-INLINE void find_pixels(const void *x, const void *outside, tile t, shape s, int side,
-                        scale scale, dtype kind, const void *found[MOST][MOST]) {
+/* The pixels under a tile: where the first lies, if all are `inside` the image; else
+where each does. */
+typedef struct {
+    const void *corner, *pixels[MOST][MOST];
+} window;
+
+/* Find them; `outside` the image there is another. */
+INLINE window window_under(const void *x, const void *outside, tile t, int inside,
+                           shape s, int side, scale scale, dtype kind) {
     i64 first = first_under(t, s, scale), width = s.width >> (scale == DOUBLED);
+    window under;
+    if (inside) {
+        under.corner = at(x, first * s.inputs, kind);
+        return under;
+    }
     EACH (i, side)
         EACH (j, side) {
             i64 row = t.y + i - 1, column = t.x + j - 1;
-            int inside = row >= 0 && row < s.height && column >= 0 && column < s.width;
+            int there = row >= 0 && row < s.height && column >= 0 && column < s.width;
             i64 pixel = first + offset_of(i, scale) * width + offset_of(j, scale);
-            found[i][j] = inside ? at(x, pixel * s.inputs, kind) : outside;
+            under.pixels[i][j] = there ? at(x, pixel * s.inputs, kind) : outside;
         }
+    return under;
+}
+
+INLINE vector load_pixel(const window *window, int inside, int i, int j, i64 c, shape s,
+                         scale scale, dtype kind) {
+    i64 width = s.width >> (scale == DOUBLED);
+    i64 pixel = offset_of(i, scale) * width + offset_of(j, scale);
+    if (inside)
+        return load_from(window->corner, pixel * s.inputs + c, kind);
+    return load_from(window->pixels[i][j], c, kind);
 }
 
 /* The transformed numbers of a block of tiles: for each place (tiles, channels). */
@@ -208,34 +231,49 @@ INLINE i64 tiles_of_block(shape s, int side, i64 unit) {
     return tiles;
 }
 
+/* B' d B, of a vector of channels. */
+INLINE void transform_window(const window *window, int inside, i64 c, shape s,
+                             float *to, i64 step, int side, scale scale, dtype kind) {
+    EACH (pass, passes(side)) {
+        int rows = side / passes(side), first = pass * rows;
+        vector half[MOST][MOST]; /* by rows */
+        EACH (j, side) {
+            vector d[MOST], v[MOST];
+            EACH (i, side)
+                d[i] = load_pixel(window, inside, i, j, c, s, scale, kind);
+            transform_line(d, v, side);
+            EACH (i, rows)
+                half[i][j] = v[first + i];
+        }
+        EACH (i, rows) {
+            vector v[MOST];
+            transform_line(half[i], v, side);
+            EACH (j, side) {
+                int place = (first + i) * side + j;
+                if (counts(place, scale))
+                    store(to + place * step, v[j]);
+            }
+        }
+    }
+}
+
+INLINE void transform_channels(const window *window, int inside, shape s, float *to,
+                               i64 step, int side, scale scale, dtype kind) {
+    for (i64 c = 0; c < s.inputs; c += WIDTH)
+        transform_window(window, inside, c, s, to + c, step, side, scale, kind);
+}
+
 INLINE void transform_block(const void *x, const void *outside, i64 first, i64 count,
                             shape s, block to, int side, scale scale, dtype kind) {
     tile tile = tile_at(first, s, side);
-    i64 row = (s.width >> (scale == DOUBLED)) * s.inputs;
     for (i64 t = 0; t < count; t++, tile = after(tile, s, side)) {
+        float *numbers = to.numbers + t * s.inputs;
         int inside = is_inside(tile, s, side);
-        const void *corner = x, *pixels[MOST][MOST];
+        window under = window_under(x, outside, tile, inside, s, side, scale, kind);
+        /* Two loops: one that asks for each vector is slower. */
         if (inside)
-            corner = at(x, first_under(tile, s, scale) * s.inputs, kind);
+            transform_channels(&under, 1, s, numbers, to.step, side, scale, kind);
         else
-            find_pixels(x, outside, tile, s, side, scale, kind, pixels);
-        for (i64 c = 0; c < s.inputs; c += WIDTH) {
-            vector d[MOST][MOST], v[MOST][MOST];
-            if (inside)
-                EACH (i, side) {
-                    const void *line = at(corner, offset_of(i, scale) * row + c, kind);
-                    EACH (j, side)
-                        d[i][j] = load_from(line, offset_of(j, scale) * s.inputs, kind);
-                }
-            else
-                EACH (i, side)
-                    EACH (j, side)
-                        d[i][j] = load_from(pixels[i][j], c, kind);
-            transform_pixels(d, v, side);
-            float *numbers = to.numbers + t * s.inputs + c;
-            EACH (p, side * side)
-                if (counts(p, scale))
-                    store(numbers + p * to.step, v[p / side][p % side]);
-        }
+            transform_channels(&under, 0, s, numbers, to.step, side, scale, kind);
     }
 }
