@@ -5,7 +5,8 @@ numbers long, so that few channels are no short loop. Sums are in float32. */
 
 #include "common.h"
 
-enum { ROW = 64 }; /* numbers of a row at least, where there are as many */
+enum { ROW = 64 };    /* numbers of a row at least, where there are as many */
+enum { VECTORS = 4 }; /* whose sums are taken at a time */
 
 typedef struct {
     i64 images, pixels, channels, groups;
@@ -47,17 +48,45 @@ static void spread_channels(const float *from, float *to, shape s) {
     repeat(to, s);
 }
 
-/* Sum what is above the first pixel, so that no digits cancel, and its square. */
-INLINE void sum(const void *restrict x, const float *restrict origin,
-                float *restrict total, float *restrict square, shape s, dtype kind) {
-    for (i64 row = 0; row < s.rows; row++) {
-        const void *xs = at(x, row * s.length, kind);
-        for (i64 i = 0; i < s.length; i++) {
-            float above = get(xs, i, kind) - origin[i];
+/* Sum what is above the first pixel, so that no digits cancel, and its square: of all
+rows, some vectors of each, whose sums stay in registers. */
+INLINE void sum_vectors(const void *x, const float *origin, float *total, float *square,
+                        i64 first, int vectors, shape s, dtype kind) {
+    vector origins[VECTORS], totals[VECTORS], squares[VECTORS];
+    EACH (v, vectors) {
+        origins[v] = load(origin + first + v * WIDTH);
+        totals[v] = squares[v] = all(0);
+    }
+    for (i64 row = first; row < s.rows * s.length; row += s.length)
+        EACH (v, vectors) {
+            vector above = load_from(x, row + v * WIDTH, kind) - origins[v];
+            totals[v] += above;
+            squares[v] += above * above;
+        }
+    EACH (v, vectors) {
+        store(total + first + v * WIDTH, totals[v]);
+        store(square + first + v * WIDTH, squares[v]);
+    }
+}
+static void sum_numbers(const void *x, const float *origin, float *total, float *square,
+                        i64 first, shape s, dtype kind) {
+    for (i64 i = first; i < s.length; i++) {
+        total[i] = square[i] = 0;
+        for (i64 row = i; row < s.rows * s.length; row += s.length) {
+            float above = get(x, row, kind) - origin[i];
             total[i] += above;
             square[i] += above * above;
         }
     }
+}
+INLINE void sum(const void *x, const float *origin, float *total, float *square,
+                shape s, dtype kind) {
+    i64 i = 0;
+    for (; i + VECTORS * WIDTH <= s.length; i += VECTORS * WIDTH)
+        sum_vectors(x, origin, total, square, i, VECTORS, s, kind);
+    for (; i + WIDTH <= s.length; i += WIDTH)
+        sum_vectors(x, origin, total, square, i, 1, s, kind);
+    sum_numbers(x, origin, total, square, i, s, kind);
 }
 
 /* Pool the channels' sums to the groups' means and inverse deviations.
@@ -122,8 +151,6 @@ INLINE void normalise_image(const normalisation *work, i64 n, float *scratch,
     for (i64 i = 0; i < s.channels; i++)
         origin[i] = get(x, i, kind);
     repeat(origin, s);
-    clear(total, s.length);
-    clear(square, s.length);
     sum(x, origin, total, square, s, kind);
     fold(total, s);
     fold(square, s);
