@@ -75,6 +75,30 @@ def test_adam_is_pytorchs_to_the_last_bit(layout):
             assert torch.equal(adam.moments(ours)[f"{field}.{name}"], tensor)
 
 
+@pytest.mark.parametrize("most", [1e-3, 1.0, 1e3, math.nan])
+def test_gradients_are_clipped_as_by_pytorch_to_the_last_bit(most):
+    ours, theirs = UNet.preset("tiny", 8), UNet.preset("tiny", 8)
+    adam = Adam(ours)
+    size = sum(parameter.numel() for parameter in ours.parameters())
+    gradients = torch.randn(size, generator=torch.Generator().manual_seed(0))
+    gradients /= gradients.norm()  # which is below 1 then, and above 0.001
+    if math.isnan(most):
+        most, gradients[7] = 1.0, math.nan
+    for network in (ours, theirs):
+        parameters = list(network.parameters())[1:]  # one has no gradient
+        nn.utils.vector_to_parameters(gradients, network.parameters())
+        for parameter in parameters:
+            parameter.grad = parameter.detach().clone()
+    adam.clip(most)
+    nn.utils.clip_grad_norm_(theirs.parameters(), most)
+    for name, parameter in list(theirs.named_parameters())[1:]:
+        found = ours.get_parameter(name).grad
+        torch.testing.assert_close(
+            found, parameter.grad, rtol=0, atol=0, equal_nan=True
+        )
+    assert next(ours.parameters()).grad is None
+
+
 def test_an_update_does_not_import_pytorchs_compiler():
     """It would double the time that a stage takes to start."""
     code = """
@@ -83,7 +107,9 @@ from noisesteps.models import UNet
 from noisesteps.training.optimizer import Adam
 network = UNet.preset("tiny", 8)
 network(torch.zeros(1, 3, 8, 8), 0).sum().backward()
-Adam(network).step()
+adam = Adam(network)
+adam.clip(1.0)
+adam.step()
 sys.exit("torch._dynamo" in sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True)

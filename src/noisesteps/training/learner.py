@@ -84,7 +84,7 @@ class Learner:
         with self.precision.autocast():
             predicted = self.network(x_t, batch.timesteps)
         loss = F.mse_loss(predicted.float(), batch.noise)
-        self.precision.descend(loss, self.network, self.optimizer, self.gradient_clip)
+        self.precision.descend(loss, self.optimizer, self.gradient_clip)
         if self.average is not None:
             self.average.follow(self.network, index)
         return loss.detach()

@@ -7,6 +7,7 @@ from torch import nn
 from torch.optim.adam import adam
 
 STATE = ("step", "exp_avg", "exp_avg_sq")
+CLIP_EPS = 1e-6  # what PyTorch adds to the norm when it clips
 
 
 class Adam:
@@ -45,10 +46,22 @@ class Adam:
         for parameter in self.param_groups[0]["params"]:
             parameter.grad = None
 
+    def clip(self, most: float) -> None:
+        """Scale the gradients, so that the norm of all together is at most so much.
+
+        As PyTorch's `clip_grad_norm_`, to the same bits, but where the norm is known
+        without a wait for the device, gradients that need no scaling are not touched.
+        """
+        parameters = self._with_gradients()
+        norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters])
+        if norm.device.type == "cpu" and norm + CLIP_EPS <= most:
+            return
+        nn.utils.clip_grads_with_norm_(parameters, most, norm)
+
     @torch.no_grad()
     def step(self) -> None:
         """Update every parameter that has a gradient."""
-        parameters = [p for p in self.param_groups[0]["params"] if p.grad is not None]
+        parameters = self._with_gradients()
         for parameter in parameters:
             if parameter not in self.state:
                 self.state[parameter] = _initial_state(parameter)
@@ -74,6 +87,9 @@ class Adam:
             eps=1e-8,
             maximize=False,
         )
+
+    def _with_gradients(self) -> list[nn.Parameter]:
+        return [p for p in self.param_groups[0]["params"] if p.grad is not None]
 
     def moments(self, network: nn.Module) -> dict[str, torch.Tensor]:
         """Return the state by the network's names; empty before the first update."""

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from noisesteps.devices import DTYPES, memory_format, warn_if_slow
@@ -70,7 +69,6 @@ class Precision:
     def descend(
         self,
         loss: torch.Tensor,
-        network: nn.Module,
         optimizer: Adam,
         gradient_clip: float | None,
     ) -> None:
@@ -81,7 +79,7 @@ class Precision:
         self.scaler.scale(loss).backward()
         if gradient_clip is not None:
             self.scaler.unscale_(optimizer)
-            nn.utils.clip_grad_norm_(network.parameters(), gradient_clip)
+            optimizer.clip(gradient_clip)
         self.scaler.step(optimizer)
         self.scaler.update()
 
