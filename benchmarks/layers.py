@@ -204,7 +204,7 @@ def _frozen(layer: Layer, dtype: torch.dtype) -> Callable[[torch.Tensor], object
 
 
 def _optimiser(settings: Settings) -> Call:
-    """Find the norm of all gradients, and take Adam's step."""
+    """Clip the gradients, where their norm asks for it, and take Adam's step."""
     network = settings.network().to(settings.on)
     for parameter in network.parameters():
         parameter.grad = torch.full_like(parameter, 1e-5)  # no need to clip them

@@ -75,28 +75,31 @@ def test_adam_is_pytorchs_to_the_last_bit(layout):
             assert torch.equal(adam.moments(ours)[f"{field}.{name}"], tensor)
 
 
-@pytest.mark.parametrize("most", [1e-3, 1.0, 1e3, math.nan])
-def test_gradients_are_clipped_as_by_pytorch_to_the_last_bit(most):
+@pytest.mark.parametrize("last", [0.0, math.nan, math.inf])
+@pytest.mark.parametrize("share", [1e-3, 1.0, 1e3])
+def test_gradients_are_clipped_as_by_pytorch_to_the_last_bit(share, last):
     ours, theirs = UNet.preset("tiny", 8), UNet.preset("tiny", 8)
     adam = Adam(ours)
-    size = sum(parameter.numel() for parameter in ours.parameters())
-    gradients = torch.randn(size, generator=torch.Generator().manual_seed(0))
-    gradients /= gradients.norm()  # which is below 1 then, and above 0.001
-    if math.isnan(most):
-        most, gradients[7] = 1.0, math.nan
     for network in (ours, theirs):
-        parameters = list(network.parameters())[1:]  # one has no gradient
-        nn.utils.vector_to_parameters(gradients, network.parameters())
-        for parameter in parameters:
-            parameter.grad = parameter.detach().clone()
+        generator = torch.Generator().manual_seed(0)
+        for parameter in list(network.parameters())[1:]:  # one has no gradient
+            parameter.grad = 0.01 * torch.randn(parameter.shape, generator=generator)
+    gradients = [parameter.grad for parameter in list(ours.parameters())[1:]]
+    most = share * float(nn.utils.get_total_norm(gradients) + 1e-6)
+    for network in (ours, theirs):
+        list(network.parameters())[-1].grad[-1] = last
+    versions = [gradient._version for gradient in gradients]
     adam.clip(most)
     nn.utils.clip_grad_norm_(theirs.parameters(), most)
-    for name, parameter in list(theirs.named_parameters())[1:]:
-        found = ours.get_parameter(name).grad
+    for found, parameter in zip(gradients, list(theirs.parameters())[1:], strict=True):
         torch.testing.assert_close(
             found, parameter.grad, rtol=0, atol=0, equal_nan=True
         )
     assert next(ours.parameters()).grad is None
+    if share != 1:  # where rounding decides
+        untouched = share > 1 and last == 0
+        now = [gradient._version for gradient in gradients]
+        assert (now == versions) == untouched
 
 
 def test_an_update_does_not_import_pytorchs_compiler():

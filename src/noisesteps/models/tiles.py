@@ -212,7 +212,7 @@ def transformed(
 
     If `backwards`, for the convolution that takes the gradient of the result to that of
     the images. Unless it `keeps` them, they last until the next such call of a thread,
-    whose memory is the same: so they are in the cache when they are used.
+    which writes to the same memory.
     """
     outputs, inputs = weight.shape[:2]
     weight = weight.detach().float().contiguous(memory_format=torch.channels_last)

@@ -54,7 +54,7 @@ class Adam:
         """
         parameters = self._with_gradients()
         norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters])
-        if norm.device.type == "cpu" and norm + CLIP_EPS <= most:
+        if norm.device.type == "cpu" and most / (norm + CLIP_EPS) >= 1:
             return
         nn.utils.clip_grads_with_norm_(parameters, most, norm)
 

@@ -65,7 +65,7 @@ INLINE void gather_line_of_kernel(const eight u[], eight g[], int side) {
     }
 }
 
-/* G g G', of `SQUARE` inputs of an output. */
+/* G g G', of `SQUARE` columns of a row of the result. */
 INLINE void transform_kernel(eight g[3][3], eight u[MOST][MOST], int side) {
     eight half[3][MOST];
     EACH (j, 3) {
