@@ -7,7 +7,6 @@ rounding; of images in channels last on a CPU, in fp32 and bf16.
 from __future__ import annotations
 
 import functools
-import threading
 from enum import IntEnum
 
 import torch
@@ -32,7 +31,6 @@ PARTS, TILES = 4, 64
 SMALL, LARGE = 4, 6
 LARGE_FROM = 64
 TERMS = 9 * 32  # of a sum in float32, from which on large tiles err like PyTorch does
-_memory = threading.local()  # of each thread, for what it transforms and does not keep
 
 
 class Scale(IntEnum):
@@ -133,7 +131,7 @@ class _Convolve(torch.autograd.Function):
         if shift is not None:
             bias = bias + shift
         side = side_of(x, context.scale)
-        prepared = transformed(weight, side, keeps=False)
+        prepared = transformed(weight, side)
         return convolved(
             x, prepared, side, bias, len(weight), onto=onto, scale=context.scale
         )
@@ -148,7 +146,7 @@ class _Convolve(torch.autograd.Function):
             scale = Scale.HALVED if context.scale is Scale.DOUBLED else Scale.SAME
             # PyTorch's gradient errs less than its forward pass, least for one image.
             side = SMALL if x.dtype is torch.float32 else side_of(dy, scale)
-            backwards = transformed(weight, side, backwards=True, keeps=False)
+            backwards = transformed(weight, side, backwards=True)
             dx = convolved(dy, backwards, side, None, x.shape[1], scale=scale)
         dweight, dbias, dbiases = _weight_gradient(x, dy, context.scale)
         dshift = None
@@ -206,31 +204,22 @@ def side_of(x: torch.Tensor, scale: Scale, terms: int | None = None) -> int:
 
 
 def transformed(
-    weight: torch.Tensor, side: int, *, backwards: bool = False, keeps: bool = True
+    weight: torch.Tensor, side: int, *, backwards: bool = False
 ) -> torch.Tensor:
     """Return kernels (O,C,3,3) as `convolved` uses them for tiles of a side.
 
     If `backwards`, for the convolution that takes the gradient of the result to that of
-    the images. Unless it `keeps` them, they last until the next such call of a thread,
-    which writes to the same memory.
+    the images.
     """
     outputs, inputs = weight.shape[:2]
     weight = weight.detach().float().contiguous(memory_format=torch.channels_last)
     library = on_threads()
     size = library.size_of_weight(inputs, outputs, side)
-    result = torch.empty(size, dtype=torch.float32) if keeps else _lent(size)
+    result = torch.empty(size, dtype=torch.float32)
     library.transform_weight(
         *addresses(weight, result), inputs, outputs, side, backwards
     )
     return result
-
-
-def _lent(size: int) -> torch.Tensor:
-    """Return memory of this thread for so many float32 numbers at least."""
-    kept = getattr(_memory, "numbers", None)
-    if kept is None or len(kept) < size:
-        kept = _memory.numbers = torch.empty(size, dtype=torch.float32)
-    return kept
 
 
 def convolved(

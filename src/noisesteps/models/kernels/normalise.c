@@ -68,15 +68,17 @@ INLINE void sum_vectors(const void *x, const float *origin, float *total, float 
         store(square + first + v * WIDTH, squares[v]);
     }
 }
-static void sum_numbers(const void *x, const float *origin, float *total, float *square,
+INLINE void sum_numbers(const void *x, const float *origin, float *total, float *square,
                         i64 first, shape s, dtype kind) {
     for (i64 i = first; i < s.length; i++) {
-        total[i] = square[i] = 0;
+        float sum = 0, squares = 0;
         for (i64 row = i; row < s.rows * s.length; row += s.length) {
             float above = get(x, row, kind) - origin[i];
-            total[i] += above;
-            square[i] += above * above;
+            sum += above;
+            squares += above * above;
         }
+        total[i] = sum;
+        square[i] = squares;
     }
 }
 INLINE void sum(const void *x, const float *origin, float *total, float *square,

@@ -103,8 +103,8 @@ INLINE void spread_line(const vector y[], vector m[], int side) {
     }
 }
 
-/* How often to go over a tile for some rows of its places each time: vectors of all six
-rows of a LARGE one would not stay in registers. */
+/* How often to go over a tile for some rows of its places each time: the vectors of all
+six rows of a LARGE one are more than there are registers. Gathering gained nothing. */
 INLINE int passes(int side) {
     return side == LARGE ? 2 : 1;
 }
